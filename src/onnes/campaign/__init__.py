@@ -1,0 +1,1 @@
+"""Campaigns: settings, ledger, funnel."""

@@ -1,0 +1,30 @@
+"""The ``onnes`` command: registers one module a command group and turns typed errors into exit codes."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from onnes.errors import OnnesError
+
+app = typer.Typer(
+    name="onnes",
+    help="Find conventional (electron-phonon) superconductors.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """Run the command line; exit 2 with one line on stderr for a typed error."""
+    try:
+        app()
+    except OnnesError as error:
+        print(f"onnes: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Reading, checking and standardising crystals. Never imports torch."""

@@ -1,0 +1,1 @@
+"""Labelled crystals: the record schema, named data sets, grouped splits."""

@@ -1,0 +1,1 @@
+"""Periodic neighbour graphs and their batches."""

@@ -1,0 +1,1 @@
+"""Targets, fitting, ensembles, calibration, checkpoints."""

@@ -1,0 +1,1 @@
+"""Shipped weights with their cards, and tables the project computed."""

@@ -1,0 +1,1 @@
+"""Relaxation, hull, novelty: is it a crystal that could exist?"""

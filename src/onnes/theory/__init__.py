@@ -1,0 +1,1 @@
+"""Physics of conventional superconductivity: spectra, moments, Tc formulas. Never imports torch."""
