@@ -1,1 +1,1 @@
-"""Physics of conventional superconductivity: spectra, moments, Tc formulas. Never imports torch."""
+"""Physics between a spectral function and Tc: spectra, closed formulas, Eliashberg, Debye and BCS. No torch."""
