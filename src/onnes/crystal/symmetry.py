@@ -74,8 +74,20 @@ class SymmetryData:
     primitive: tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-def _moyo(lattice: np.ndarray, frac: np.ndarray, z: np.ndarray, symprec: float) -> SymmetryData:
+@lru_cache(maxsize=1)
+def _quiet_moyopy() -> Any:
+    """Import moyopy without its log lines: it warns for every supercell, which is no news to a user."""
+    import logging
+
     import moyopy
+
+    for name in ("moyo", "moyopy", "moyopy._moyopy"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    return moyopy
+
+
+def _moyo(lattice: np.ndarray, frac: np.ndarray, z: np.ndarray, symprec: float) -> SymmetryData:
+    moyopy = _quiet_moyopy()
 
     cell = moyopy.Cell(lattice.tolist(), frac.tolist(), z.tolist())
     found: Any = moyopy.MoyoDataset(cell, symprec=symprec)
@@ -195,8 +207,7 @@ def space_group_symbol(number: int) -> str:
     CrystalError
         ``unknown-space-group``.
     """
-    import moyopy
-
+    moyopy = _quiet_moyopy()
     if not 1 <= number <= 230:
         raise CrystalError("unknown-space-group", f"space group {number} is not one of 1 to 230")
     return str(moyopy.SpaceGroupType(number).hm_short).replace(" ", "")
