@@ -1,1 +1,1 @@
-"""Physics between a spectral function and Tc: spectra, closed formulas, Eliashberg, Debye and BCS. No torch."""
+"""From a spectral function to Tc: spectra, closed formulas, Eliashberg, Debye and BCS. Never imports torch."""
