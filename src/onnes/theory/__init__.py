@@ -1,1 +1,1 @@
-"""From a spectral function to Tc: spectra, closed formulas, Eliashberg, Debye and BCS. Never imports torch."""
+"""From a spectral function to Tc: spectra, closed formulas, Eliashberg, Debye, BCS. Never imports torch."""
