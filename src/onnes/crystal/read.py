@@ -96,9 +96,9 @@ def read(
     Raises
     ------
     InputError
-        When not one structure, good or refused, was found: the first reason (``missing-path``, ``empty-folder``,
-        ``no-structure-file``, ``empty-file``, ``binary-file``, ``truncated``, ``unknown-format``,
-        ``no-input``, ...).
+        When not one structure, good or refused, was found: the first reason (``missing-path``,
+        ``empty-folder``, ``no-structure-file``, ``empty-file``, ``binary-file``, ``truncated``,
+        ``unknown-format``, ``no-input``, ...).
     """
     limits = limits or Limits()
     taken: dict[str, int] = {}

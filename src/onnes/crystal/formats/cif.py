@@ -344,7 +344,8 @@ def _check_formula(sites: list[Site], data: dict[str, Any]) -> None:
         lost = ", ".join(f"no site holds {s}" for s in stated if s not in found)
         raise CrystalError(
             "formula-mismatch",
-            f"the file states {_write(stated)} but its sites hold {_write(found)}; {lost or ', '.join(wrong)}",
+            f"the file states {_write(stated)} but its sites hold {_write(found)};"
+            f" {lost or 'wrong amount of ' + ', '.join(wrong)}",
         )
 
 
