@@ -128,7 +128,8 @@ def sniff(name: str, text: str) -> Format:
     """Return the format of an alpha2F file from its first and last lines, then its name."""
     head = text[:2000]
     # Neighbours of alpha2F files in the same folder that also hold columns of numbers.
-    if re.search(r"degauss|broadening|\bP?DOS\b", head, re.I) and not re.search(r"a2F|alpha2F\(", head, re.I):
+    densities = re.search(r"\bP?DOS\b", head, re.I) and not re.search("a2F", head, re.I)
+    if densities or re.search(r"degauss|broadening", head, re.I):
         raise InputError("not-a2f", f"{name}: a table of lambda or a density of states, not alpha2F(omega)")
     if "ABINIT package : a2f file" in head or "Frequency, a2F" in head:
         return Format.ABINIT
@@ -157,7 +158,8 @@ def read_a2f(
     ----------
     path : path
         QE ``a2F.dosN`` (Ry) and ``alpha2F.dat`` (THz), EPW ``.a2f`` (meV), ABINIT ``_A2F`` and ``_A2FW``
-        (Ha), Elk ``ALPHA2F.OUT`` (Ha), or two columns of text (csv, dat) whose unit is stated in the header (``omega_meV``) or by `unit`.
+        (Ha), Elk ``ALPHA2F.OUT`` (Ha), or two columns of text (csv, dat) whose unit is stated in the
+        header (``omega_meV``) or by `unit`.
     unit : str, optional
         Unit of omega. Needed when the file does not say; a contradiction is an error.
     format : Format or str, optional
@@ -176,8 +178,8 @@ def read_a2f(
     ------
     InputError
         ``not-found``, ``not-a-file``, ``empty-file``, ``binary-file``, ``not-a-number``, ``bad-columns``,
-        ``unknown-format``, ``not-a2f``, ``no-unit``, ``unknown-unit``, ``unit-conflict``, ``choose-smearing``,
-        ``not-finite``, ``grid-not-increasing``, ``too-few-points``.
+        ``unknown-format``, ``not-a2f``, ``no-unit``, ``unknown-unit``, ``unit-conflict``,
+        ``choose-smearing``, ``not-finite``, ``grid-not-increasing``, ``too-few-points``.
     PhysicsError
         ``negative-weight``, ``no-real-frequencies`` (see `hygiene`).
     """

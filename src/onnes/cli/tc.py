@@ -1,0 +1,66 @@
+"""``onnes tc``: an alpha2F file in, moments and Tc by every formula out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Unit = Annotated[
+    str | None,
+    typer.Option(help="Unit of omega (meV, THz, cm-1, Ry, Ha, K, eV) where the file does not say."),
+]
+MuStar = Annotated[float, typer.Option(help="Coulomb pseudopotential mu*.")]
+MuBand = Annotated[tuple[float, float], typer.Option(help="Two mu* between which the Tc range is quoted.")]
+FileFormat = Annotated[
+    str | None, typer.Option("--format", help="qe-a2f-dos, qe-alpha2f, epw, elk, abinit or columns.")
+]
+Column = Annotated[int | None, typer.Option(help="Number of the curve, from 1, in files with several.")]
+Smearing = Annotated[float | None, typer.Option(help="Smearing of the curve, as written in the file.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def tc(
+    file: Annotated[Path, typer.Argument(help="alpha2F of QE, EPW, ABINIT, Elk, or two columns.")],
+    unit: Unit = None,
+    mu_star: MuStar = 0.10,
+    mu_band: MuBand = (0.08, 0.15),
+    file_format: FileFormat = None,
+    column: Column = None,
+    smearing: Smearing = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compute lambda, omega_log, omega_2 and Tc from an alpha2F file."""
+    from onnes.theory.readers import read_a2f
+    from onnes.theory.summary import summarise
+
+    spectrum = read_a2f(file, unit=unit, format=file_format, column=column, smearing=smearing)
+    summary = summarise(spectrum, mu_star=mu_star, mu_band=mu_band)
+    if as_json:
+        import json
+
+        typer.echo(json.dumps(summary, indent=2, allow_nan=False))
+    else:
+        typer.echo("\n".join(_lines(summary)))
+
+
+def _lines(summary: dict[str, Any]) -> list[str]:
+    meta, (low, high) = summary["meta"], summary["mu_band"]
+    title = f"{summary['source']}  ({meta.get('format', 'array')}, {meta.get('unit', 'meV')}"
+    lines = [
+        f"{title}, {summary['points']} points to {summary['omega_max_meV']:.1f} meV)",
+        f"lambda      {summary['lambda']:12.4f}",
+        f"omega_log   {summary['omega_log_K']:12.2f} K",
+        f"omega_1     {summary['omega_1_K']:12.2f} K",
+        f"omega_2     {summary['omega_2_K']:12.2f} K",
+        "",
+        f"{'Tc at mu* = ' + format(summary['mu_star'], '.3f'):24s}{'K':>10s}   "
+        f"range for mu* {high:g} to {low:g}",
+    ]
+    notes = list(summary["notes"])
+    for name, row in summary["tc"].items():
+        flag = " *" if row["fallback"] else ""
+        lines.append(f"{name:24s}{row['tc_K']:10.3f}   {row['low_K']:.3f} to {row['high_K']:.3f} K{flag}")
+        notes += [f"{name}: {text}" for text in [row["reason"], *row["notes"]] if text]
+    return lines + ([""] + [f"note: {text}" for text in notes] if notes else [])

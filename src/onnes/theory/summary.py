@@ -1,0 +1,81 @@
+"""Everything `onnes tc` says about one spectrum, as plain data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from onnes.theory.spectral import Spectrum
+from onnes.theory.tc import DEFAULT_MU_STAR, FORMULAS, guard_lambda, tc, tc_array, validity
+
+#: mu* over which the Tc range is quoted: the spread met in practice.
+MU_BAND = (0.08, 0.15)
+#: A relative difference between the file's own lambda and ours above this is pointed out.
+_LAMBDA_MISMATCH = 0.02
+
+
+def summarise(
+    spectrum: Spectrum,
+    *,
+    mu_star: float = DEFAULT_MU_STAR,
+    mu_band: tuple[float, float] = MU_BAND,
+) -> dict[str, Any]:
+    """Return moments, Tc by every closed formula with its range over a mu* band, and all notes.
+
+    Parameters
+    ----------
+    spectrum : Spectrum
+        Cleaned alpha2F.
+    mu_star : float
+        Coulomb pseudopotential of the quoted Tc.
+    mu_band : tuple of float
+        Lowest and highest mu* of the quoted range.
+
+    Returns
+    -------
+    dict
+        JSON-ready. ``tc`` maps each formula to ``tc_K``, ``low_K`` and ``high_K`` (at the band's ends),
+        ``reason``, ``fallback`` and ``notes``; ``notes`` are about the spectrum.
+    """
+    lam, wlog, w2 = spectrum.lam, spectrum.omega_log_K, spectrum.omega_2_K
+    rows: dict[str, Any] = {}
+    for name in FORMULAS:
+        result = tc(lam, wlog, w2, mu_star=mu_star, formula=name)
+        ends = tc_array(lam, wlog, w2, mu_star=list(mu_band), formula=name)
+        rows[str(name)] = {
+            "tc_K": result.tc_K,
+            "low_K": float(ends.min()),
+            "high_K": float(ends.max()),
+            "reason": result.reason,
+            "fallback": result.fallback,
+            "notes": validity(name, lam, wlog, w2),
+        }
+    return {
+        "source": spectrum.source,
+        "points": int(spectrum.omega_meV.size),
+        "omega_max_meV": spectrum.omega_max_meV,
+        "mu_star": float(mu_star),
+        "mu_band": [float(mu) for mu in mu_band],
+        "guard_lambda": float(guard_lambda(mu_star)),
+        "lambda": lam,
+        "omega_log_K": wlog,
+        "omega_1_K": spectrum.omega_1_K,
+        "omega_2_K": w2,
+        "removed_fraction": spectrum.hygiene.removed,
+        "meta": {key: value for key, value in spectrum.meta.items() if key != "notes"},
+        "notes": [*spectrum.meta.get("notes", []), *spectrum.hygiene.notes, *_cross_check(spectrum)],
+        "tc": rows,
+    }
+
+
+def _cross_check(spectrum: Spectrum) -> list[str]:
+    """Compare with the lambda the code itself wrote into the file."""
+    stated = spectrum.meta.get("lambda_file")
+    if not isinstance(stated, float) or not stated > 0.0:
+        return []
+    difference = spectrum.lam / stated - 1.0
+    if abs(difference) <= _LAMBDA_MISMATCH:
+        return []
+    return [
+        f"warning: lambda {spectrum.lam:.4f} differs by {100 * difference:+.1f} % from the {stated:.4f} "
+        "written in the file (negative alpha2F counts there, and is cut here)"
+    ]
