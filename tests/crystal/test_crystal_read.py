@@ -354,11 +354,66 @@ def test_crystals_a_cif_describes_wrongly(text: str, code: str, tmp_path: Path) 
     assert refusal(put(tmp_path, "x.cif", text)).code == code
 
 
+def test_magnetic_cif_gives_the_chemical_structure(tmp_path: Path) -> None:
+    operations = """loop_
+_space_group_symop_magn_operation.id
+_space_group_symop_magn_operation.xyz
+1 x,y,z,+1
+2 -x,-y,-z,-1
+loop_
+_space_group_symop_magn_centering.id
+_space_group_symop_magn_centering.xyz
+1 x,y,z,+1
+2 x+1/2,y+1/2,z+1/2,-1"""
+    text = "data_m\n" + "".join(f"_cell_length_{k} 4\n" for k in "abc")
+    text += "".join(f"_cell_angle_{k} 90\n" for k in ("alpha", "beta", "gamma")) + operations
+    text += "\nloop_\n_atom_site_label\n_atom_site_type_symbol\n"
+    text += "".join(f"_atom_site_fract_{k}\n" for k in "xyz") + "Fe1 Fe 0 0 0\n"
+    crystal = one(put(tmp_path, "m.mcif", text))
+    assert fingerprint(crystal.structure) == "Fe|229|Fe:1(m-3m)"
+    assert len(crystal.structure) == 2
+
+
+@pytest.mark.parametrize(
+    ("label", "formula", "symbol"),
+    [
+        ("Co1", "Co", "Co"),
+        ("CO1", "Co", "Co"),
+        ("CO1", "C", "C"),
+        ("Nb2A", "Nb", "Nb"),
+        ("D1", "D", "H"),
+        ("B1", "?", "B"),
+    ],
+)
+def test_element_from_a_label(label: str, formula: str, symbol: str, tmp_path: Path) -> None:
+    text = cif(f"{label} ? 0 0 0 1", formula)
+    assert {s.specie.symbol for s in one(put(tmp_path, "l.cif", text)).structure} == {symbol}
+
+
+def test_ambiguous_label_is_refused(tmp_path: Path) -> None:
+    assert refusal(put(tmp_path, "l.cif", cif("CO1 ? 0 0 0 1", "?"))).code == "unknown-element"
+
+
+def test_pauling_file_occupancies_are_seen(tmp_path: Path) -> None:
+    text = cif("Nb,Zr '0.8Nb + 0.2Zr' 0 0 0 1", "Nb0.8 Zr0.2")
+    assert refusal(put(tmp_path, "p.cif", text)).code == "partial-occupancy"
+
+
+def test_implicit_hydrogen_is_refused(tmp_path: Path) -> None:
+    text = cif().replace("_atom_site_occupancy", "_atom_site_occupancy\n_atom_site_attached_hydrogens")
+    text = text.replace("0 0 0 1.0", "0 0 0 1.0 2").replace("0.5(1) 1", "0.5(1) 1 0")
+    assert refusal(put(tmp_path, "h.cif", text)).code == "implicit-hydrogen"
+
+
 def test_symbol_with_two_origins_needs_operations(tmp_path: Path) -> None:
     # With C at 1/8 (origin at the centre) the wrong origin would silently give 16 atoms of another lattice.
     head = "data_C\n" + "".join(f"_cell_length_{k} 3.567\n" for k in "abc")
     head += "".join(f"_cell_angle_{k} 90\n" for k in ("alpha", "beta", "gamma"))
-    rows = "loop_\n_atom_site_label\n_atom_site_fract_x\n_atom_site_fract_y\n_atom_site_fract_z\nC1 .125 .125 .125\n"
+    rows = (
+        "loop_\n_atom_site_label\n"
+        + "".join(f"_atom_site_fract_{k}\n" for k in "xyz")
+        + "C1 .125 .125 .125\n"
+    )
     head += "_symmetry_space_group_name_H-M 'F d -3 m'\n"
     path = put(tmp_path, "C.cif", head + rows)
     assert refusal(path).code == "ambiguous-origin"

@@ -170,6 +170,15 @@ def test_failure_of_both_libraries_is_an_error_with_a_code(monkeypatch: pytest.M
     assert caught.value.code == "symmetry-failed"
 
 
-def test_symmetry_search_is_silent(capfd: pytest.CaptureFixture[str]) -> None:
+def test_symmetry_search_is_silent(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from onnes.crystal import symmetry
+
     fingerprint(CASES["fcc-Al"] * (3, 1, 1))
+    twisted = CASES["A15"].copy()
+    twisted.perturb(0.05)
+    for symprec in (1e-5, 0.02, 0.1, 0.3, 1.0):
+        monkeypatch.setattr(symmetry, "_moyo", lambda *_: 1 / 0)
+        fingerprint(twisted, symprec)
     assert capfd.readouterr() == ("", "")

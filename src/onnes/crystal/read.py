@@ -309,6 +309,7 @@ def _parsed_object(obj: Any) -> Parsed:
     if callable(getattr(obj, "structure", None)):  # onnes.data.Record
         parsed = _from_pymatgen(obj.structure())
         parsed.record_id = str(getattr(obj, "id", "") or "")
+        parsed.labels = dict(getattr(obj, "labels", None) or {})
         return parsed
     raise CrystalError("unknown-object", f"cannot make a crystal of {type(obj).__name__}")
 

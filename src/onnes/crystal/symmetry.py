@@ -102,8 +102,11 @@ def _moyo(lattice: np.ndarray, frac: np.ndarray, z: np.ndarray, symprec: float) 
 
 
 def _spglib(lattice: np.ndarray, frac: np.ndarray, z: np.ndarray, symprec: float) -> SymmetryData:
+    import os
     import warnings
 
+    # Its C library writes to stderr where a search fails, which here only means "try the next tolerance".
+    os.environ.setdefault("SPGLIB_WARNING", "OFF")
     import spglib
 
     cell: Any = (lattice, frac, z)

@@ -24,6 +24,8 @@ MERGE_A = 0.1
 FORMULA_TOLERANCE = 0.01
 #: More rows times operations than this are refused before they are expanded.
 MAX_EXPANDED = 200_000
+#: More atoms than this in the expanded cell are refused here; the gate has a lower, settable limit.
+MAX_SITES = 5_000
 
 _MISSING = {"", "?", "."}
 #: Space groups with two standard origins: a symbol alone does not say which one is meant.
@@ -268,13 +270,17 @@ def _expand(
     """Apply the operations to each row, then join rows that share a position."""
     sites: list[Site] = []
     for row in rows:
+        known = np.array([site.frac for site in sites]).reshape(-1, 3)
         for position in _orbit(row.frac, operations, lattice):
-            twin = next((s for s in sites if _distance(s.frac, position, lattice) < MERGE_A), None)
-            if twin is None:
+            close = np.flatnonzero(_distances(known, position, lattice) < MERGE_A)
+            if len(close) == 0:
                 sites.append(Site(position, list(row.content), row.label))
             else:
+                twin = sites[int(close[0])]
                 twin.content += row.content
                 twin.label = f"{twin.label}+{row.label}"
+        if len(sites) > MAX_SITES:
+            raise CrystalError("too-many-atoms", f"the symmetry operations give more than {MAX_SITES} atoms")
     for site in sites:
         total = sum(amount for _, amount in site.content)
         if total > 1.01:
@@ -282,29 +288,24 @@ def _expand(
     return sites
 
 
-def _distance(a: np.ndarray, b: np.ndarray, lattice: np.ndarray) -> float:
-    difference = a - b
-    return float(np.linalg.norm((difference - np.round(difference)) @ lattice))
+def _distances(points: np.ndarray, position: np.ndarray, lattice: np.ndarray) -> np.ndarray:
+    """Distances (A) to a position, exact where they are far below the cell edges."""
+    difference = points - position
+    return np.asarray(np.linalg.norm((difference - np.round(difference)) @ lattice, axis=-1))
 
 
 def _orbit(
     frac: np.ndarray, operations: list[tuple[np.ndarray, np.ndarray]], lattice: np.ndarray
 ) -> list[np.ndarray]:
     """Return the images of a position; near-coincident ones are replaced by their mean."""
-    if not np.all(np.isfinite(frac)):
-        return [frac]
-    groups: list[list[np.ndarray]] = []
-    for rotation, translation in operations:
-        image = rotation @ frac + translation
-        for group in groups:
-            shift = image - group[0]
-            shift -= np.round(shift)
-            if np.linalg.norm(shift @ lattice) < MERGE_A:
-                group.append(group[0] + shift)
-                break
-        else:
-            groups.append([image])
-    return [np.mod(np.mean(group, axis=0), 1.0) for group in groups]
+    rest = np.array([rotation @ frac + translation for rotation, translation in operations])
+    orbit = []
+    while len(rest):
+        close = _distances(rest, rest[0], lattice) < MERGE_A
+        shift = rest[close] - rest[0]
+        orbit.append(np.mod(rest[0] + np.mean(shift - np.round(shift), axis=0), 1.0))
+        rest = rest[~close]
+    return orbit
 
 
 def _stated_formula(data: dict[str, Any]) -> dict[str, float]:
