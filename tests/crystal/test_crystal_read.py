@@ -563,6 +563,35 @@ def test_reading_does_not_import_torch(tmp_path: Path) -> None:
     assert subprocess.run([sys.executable, "-c", code, str(path)]).returncode == 0
 
 
+@pytest.mark.parametrize("nat", ["nan", "1d400", "2.5", "-1", "0"])
+def test_counts_that_are_no_counts(nat: str, tmp_path: Path) -> None:
+    text = pw("ibrav=4, celldm(1)=5.8, celldm(3)=1.1").replace("nat=3", f"nat={nat}")
+    assert unreadable(put(tmp_path, "n.in", text)) in ("bad-number", "truncated")
+
+
+def test_digits_that_are_no_numbers(tmp_path: Path) -> None:
+    assert unreadable(put(tmp_path, "a.xyz", "²\nx\nH 0 0 0\n")) == "bad-frame"
+    poscar = "x\n1\n3 0 0\n0 3 0\n0 0 3\nPo\n¹\nDirect\n0 0 0\n"
+    assert unreadable(put(tmp_path, "a.vasp", poscar)) == "truncated"
+
+
+def test_a_fault_of_the_reader_is_reported_and_the_batch_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from onnes.crystal import files
+
+    def broken(text: str) -> list[object]:
+        raise KeyError("oops")
+
+    monkeypatch.setitem(files.PARSERS, "poscar", broken)
+    put(tmp_path, "a.vasp", "x")
+    put(tmp_path, "b.cif", cif())
+    bad, good = read(tmp_path)
+    assert isinstance(bad, Refused)
+    assert bad.code == "internal-error"
+    assert isinstance(good, Crystal)
+
+
 # --- objects ------------------------------------------------------------------------------------------
 
 

@@ -182,7 +182,7 @@ def _looks_like(text: str) -> str | None:
         return "espresso"
     if start in "{[":
         return "jsonl" if start == "{" and len(lines) > 1 and lines[1].lstrip()[:1] == "{" else "json"
-    if len(lines) > 2 and lines[0].strip().isdigit():
+    if len(lines) > 2 and lines[0].strip().isdecimal():
         return "extxyz"
     vectors = [re.fullmatch(r"\s*(?:[-+.\deE]+\s+){2}[-+.\deE]+\s*", line) for line in lines[2:5]]
     if len(lines) > 7 and re.fullmatch(r"\s*[-+.\deE]+\s*", lines[1]) and all(vectors):

@@ -255,7 +255,7 @@ def _space_group_number(stated: list[str]) -> int:
     from pymatgen.symmetry.groups import SpaceGroup
 
     for text in stated:
-        if text.isdigit():
+        if text.isdecimal():
             return int(text)
         try:
             return int(SpaceGroup(re.sub(r"\s", "", text.split(":")[0])).int_number)

@@ -87,6 +87,13 @@ def _float(text: Any, what: str) -> float:
         raise InputError("bad-number", f"{what} is {str(text)[:40]!r}, not a number") from error
 
 
+def _int(text: Any, what: str) -> int:
+    value = _float(text, what)
+    if not np.isfinite(value) or value != int(value) or abs(value) > 1e7:
+        raise InputError("bad-number", f"{what} is {str(text)[:40]!r}, not a whole number")
+    return int(value)
+
+
 def _cell(system: dict[str, Any], cards: list[str]) -> tuple[np.ndarray, float | None]:
     """Return the lattice (A) and the unit ``alat`` (A) where defined."""
     bohr = _bohr()
@@ -98,13 +105,11 @@ def _cell(system: dict[str, Any], cards: list[str]) -> tuple[np.ndarray, float |
         if not a:
             raise InputError("no-cell", "A is zero")
         cosines = [_float(system.get(k, 0.0), k) for k in ("cosab", "cosac", "cosbc")]
-        celldm = _celldm_from_lengths(
-            int(_float(system.get("ibrav", 0), "ibrav")), a / bohr, b / a, c / a, cosines
-        )
+        celldm = _celldm_from_lengths(_int(system.get("ibrav", 0), "ibrav"), a / bohr, b / a, c / a, cosines)
     alat = celldm[0] * bohr or None
     if "ibrav" not in system:
         raise InputError("no-cell", "&SYSTEM has no ibrav")
-    ibrav = int(_float(system["ibrav"], "ibrav"))
+    ibrav = _int(system["ibrav"], "ibrav")
     if ibrav:
         return bravais_cell(ibrav, celldm) * bohr, alat
     card = _card(cards, "CELL_PARAMETERS")
@@ -169,8 +174,8 @@ def _positions(
     if card is None or not card[1]:
         raise InputError("no-structure", "no ATOMIC_POSITIONS")
     unit, rows = card[0] or "alat", card[1]
-    announced = int(_float(system.get("nat", len(rows)), "nat"))
-    if len(rows) < announced or any(len(row) < 4 for row in rows[:announced]):
+    announced = _int(system.get("nat", len(rows)), "nat")
+    if not 0 < announced <= len(rows) or any(len(row) < 4 for row in rows[:announced]):
         raise InputError("truncated", f"nat = {announced}, but {len(rows)} positions follow")
     if unit == "crystal_sg":
         raise InputError(

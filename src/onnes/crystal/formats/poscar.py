@@ -74,12 +74,12 @@ def _cell(lines: list[str]) -> tuple[np.ndarray, np.ndarray]:
 def _composition(lines: list[str]) -> tuple[list[str], list[int], int]:
     """Return element names (empty in a version 4 file), counts and the index of the line after them."""
     at, names = 5, []
-    while at < len(lines) and lines[at].split() and not lines[at].split()[0].isdigit():
+    while at < len(lines) and lines[at].split() and not lines[at].split()[0].isdecimal():
         # VASP 6 writes "Mg_pv/f474ac0d": the symbol ends at the first underscore or slash.
         names += [word.split("/")[0].split("_")[0] for word in lines[at].split()]
         at += 1
     counts: list[int] = []
-    while at < len(lines) and lines[at].split() and all(w.isdigit() for w in lines[at].split()):
+    while at < len(lines) and lines[at].split() and all(w.isdecimal() for w in lines[at].split()):
         counts += [int(word) for word in lines[at].split()]
         at += 1
         if not names or len(counts) >= len(names):

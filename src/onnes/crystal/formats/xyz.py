@@ -37,7 +37,7 @@ def parse(text: str) -> list[Parsed | Problem]:
             at += 1
             continue
         name = str(len(found) + 1)
-        if not lines[at].strip().isdigit() or len(lines[at].strip()) > 8:
+        if not lines[at].strip().isdecimal() or len(lines[at].strip()) > 8:
             error = InputError(
                 "bad-frame", f"line {at + 1} should hold the number of atoms: {lines[at][:40]!r}"
             )
