@@ -1,0 +1,30 @@
+# Two commands: `make discover` and `make test`. Each starts from a bare clone and makes its own environment.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: test discover lint clean
+
+# The stamps depend on what decides the environment's content; torch goes first, pinned, so that no other
+# requirement can pull another build.
+$(VENV)/.stamp-base: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt torch==2.13.0
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.stamp-test: $(VENV)/.stamp-base
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[test]'
+	touch $@
+
+lint: $(VENV)/.stamp-test
+	$(BIN)/ruff check src tests training
+	$(BIN)/ruff format --check src tests training
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/pytest
+
+clean:
+	rm -rf $(VENV) run
