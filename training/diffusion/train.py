@@ -72,10 +72,14 @@ def main() -> None:
     rng = np.random.default_rng(args.seed)
     held = set(rng.choice(sorted(set(formulas)), size=60, replace=False).tolist())
     val = np.array([f in held for f in formulas])
-    train_groups = group_by_size([c for c, v in zip(cells, val) if not v], log_tc[~val], stable[~val])
-    val_groups = group_by_size([c for c, v in zip(cells, val) if v], log_tc[val], stable[val])
+    train_groups = group_by_size(
+        [c for c, v in zip(cells, val, strict=True) if not v], log_tc[~val], stable[~val]
+    )
+    val_groups = group_by_size([c for c, v in zip(cells, val, strict=True) if v], log_tc[val], stable[val])
     scale = LatticeScale.fit(np.concatenate([g.raw_lattice for g in train_groups.values()]))
-    print(f"{(~val).sum()} training crystals, {val.sum()} held out, {time.time() - started:.0f} s", flush=True)
+    print(
+        f"{(~val).sum()} training crystals, {val.sum()} held out, {time.time() - started:.0f} s", flush=True
+    )
     settings = DenoiserSettings(hidden=args.hidden, layers=args.layers, max_atoms=20)
     task = DiffusionTask(settings, scale, lr=args.lr, steps=args.steps)
     data = SameSizeBatches(train_groups, scale, seed=args.seed + int(time.time()) % 100000)
@@ -114,7 +118,11 @@ def main() -> None:
         "seed": args.seed,
         "steps": trainer.global_step,
         "command": "python training/diffusion/train.py " + " ".join(a for a in sys.argv[1:]),
-        "environment": {"torch": torch.__version__, "lightning": L.__version__, "python": platform.python_version()},
+        "environment": {
+            "torch": torch.__version__,
+            "lightning": L.__version__,
+            "python": platform.python_version(),
+        },
         "validation": {k: round(float(v), 5) for k, v in trainer.callback_metrics.items()},
     }
     model_settings = {

@@ -1,1 +1,1 @@
-"""Campaigns: settings, ledger, funnel."""
+"""Campaigns: settings, ledger, funnel. This file stays empty so that workers start fast."""

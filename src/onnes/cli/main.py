@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+import onnes.cli.tc
 from onnes.errors import OnnesError
 
 app = typer.Typer(
@@ -15,6 +16,24 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from onnes import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print version."),
+) -> None:
+    """Find conventional (electron-phonon) superconductors."""
+
+
+app.command("tc")(onnes.cli.tc.tc)
 
 
 def main() -> None:

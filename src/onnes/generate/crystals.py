@@ -42,9 +42,9 @@ def niggli_primitive(
     lattice: np.ndarray, numbers: np.ndarray, frac: np.ndarray, symprec: float = 0.01
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Primitive cell in its Niggli form, right-handed: ``(lattice, numbers, frac)``."""
-    found = spglib.find_primitive((lattice, frac, numbers), symprec=symprec)
+    found = spglib.find_primitive((lattice.tolist(), frac.tolist(), numbers.tolist()), symprec=symprec)
     if found is not None:
-        lattice, frac, numbers = found
+        lattice, frac, numbers = (np.asarray(part) for part in found)
     reduced = Lattice(lattice).get_niggli_reduced_lattice()
     # Only the metric of the reduced cell is used; the integer matrix that leads to it maps the coordinates.
     mapping = Lattice(lattice).find_mapping(reduced, ltol=1e-4, atol=0.01)
