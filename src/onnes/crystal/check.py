@@ -38,10 +38,10 @@ class Limits:
     """
 
     max_atoms: int = 200
-    min_distance_A: float = 0.5  # noqa: N815
+    min_distance_A: float = 0.5
     min_distance_ratio: float = 0.5
-    max_isolation_A: float = 8.0  # noqa: N815
-    min_volume_per_atom_A3: float = 0.7  # noqa: N815
+    max_isolation_A: float = 8.0
+    min_volume_per_atom_A3: float = 0.7
 
 
 def _check_composition(structure: Structure, limits: Limits) -> None:

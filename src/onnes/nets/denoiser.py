@@ -119,7 +119,7 @@ class PairFeatures(nn.Module):
         """
         n = frac.shape[1]
         delta = frac[:, None, :, :] - frac[:, :, None, :]
-        k = 2.0 * math.pi * torch.arange(1, self.fourier + 1, device=frac.device)
+        k = 2.0 * math.pi * torch.arange(1, self.fourier + 1, device=frac.device, dtype=frac.dtype)
         phase = delta[..., None] * k
         waves = torch.cat([phase.sin(), phase.cos()], dim=-1).flatten(-2)
         # The 27 images around the minimum-image one: enough for the nearest shells of reduced cells.
