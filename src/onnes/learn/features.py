@@ -1,0 +1,124 @@
+"""Frozen representations of a universal potential as inputs of the property heads.
+
+A forward pass of SevenNet-0 (Park et al., J. Chem. Theory Comput. 20, 4857 (2024); weights inside the
+``sevenn`` package) gives every atom features that were learned from millions of DFT forces. Kept are the
+scalars and the norms of the l = 1 and l = 2 parts after two intermediate interaction layers, and the scalars
+of the last one: rotation invariants of the atom's surroundings.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pymatgen.core import Structure
+
+from onnes.errors import ModelError
+
+#: Interaction layers whose gated output is read.
+LAYERS = ("1_equivariant_gate", "2_equivariant_gate", "4_equivariant_gate")
+POTENTIAL = "7net-0"
+
+
+@dataclass(frozen=True)
+class AtomFeatures:
+    """Representation of one crystal.
+
+    Attributes
+    ----------
+    x : float32 array, shape (N, F)
+        Invariants per atom.
+    energy_eV_atom : float
+        Potential energy per atom at the given geometry.
+    """
+
+    x: NDArray[np.float32]
+    energy_eV_atom: float
+
+
+class FrozenPotential:
+    """SevenNet-0 evaluated without forces, in batches of bounded size.
+
+    Parameters
+    ----------
+    device : str
+    atoms_per_batch : int
+        Atoms evaluated together; bounds memory.
+    """
+
+    def __init__(self, device: str = "cpu", atoms_per_batch: int = 256) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from sevenn.calculator import SevenNetCalculator
+
+            calculator = SevenNetCalculator(POTENTIAL, device=device)
+        self.model: Any = calculator.model.eval()
+        self.model.set_is_batch_data(True)
+        self.cutoff: float = calculator.cutoff
+        self.device, self.atoms_per_batch = device, atoms_per_batch
+        known = getattr(calculator, "type_map", None)
+        self.elements: frozenset[int] = frozenset(known or range(1, 90))
+
+    def evaluate(self, structures: Sequence[Structure]) -> Iterator[AtomFeatures]:
+        """Yield the features of each structure, in order.
+
+        Raises
+        ------
+        ModelError
+            ``unknown-element`` for an element the potential does not know.
+        """
+        batch: list[Structure] = []
+        size = 0
+        for structure in structures:
+            if batch and size + len(structure) > self.atoms_per_batch:
+                yield from self._batch(batch)
+                batch, size = [], 0
+            batch.append(structure)
+            size += len(structure)
+        if batch:
+            yield from self._batch(batch)
+
+    def _batch(self, structures: list[Structure]) -> list[AtomFeatures]:
+        from torch_geometric.loader.dataloader import Collater
+
+        graphs = [self._graph(s) for s in structures]
+        data = Collater(graphs)(graphs).to(self.device)
+        kept: list[torch.Tensor] = []
+        with torch.no_grad():
+            data = self.model._preprocess(data)
+            for name, module in self.model._modules.items():
+                if name == "force_output":
+                    break
+                data = module(data)
+                if name in LAYERS:
+                    kept.append(_invariants(data["x"]))
+        x = torch.cat(kept, dim=-1).cpu().numpy()
+        energies = data["inferred_total_energy"].cpu().numpy().reshape(-1)
+        ends = np.cumsum([len(s) for s in structures])
+        parts = np.split(x, ends[:-1])
+        return [AtomFeatures(p, float(e) / len(p)) for p, e in zip(parts, energies, strict=True)]
+
+    def _graph(self, structure: Structure) -> Any:
+        from pymatgen.io.ase import AseAtomsAdaptor
+        from sevenn.atom_graph_data import AtomGraphData
+        from sevenn.train.dataload import unlabeled_atoms_to_graph
+
+        unknown = sorted({s.symbol for s in structure.elements if s.Z not in self.elements})
+        if unknown:
+            raise ModelError("unknown-element", f"{POTENTIAL} does not know {', '.join(unknown)}")
+        atoms = AseAtomsAdaptor.get_atoms(structure, msonable=False)
+        return AtomGraphData.from_numpy_dict(unlabeled_atoms_to_graph(atoms, self.cutoff, with_shift=False))
+
+
+def _invariants(x: torch.Tensor) -> torch.Tensor:
+    """Scalars and channel norms of 128x0e+64x1e+32x2e (or of the scalars alone)."""
+    if x.shape[-1] == 128:
+        return x
+    scalars, vectors, tensors = x.split([128, 64 * 3, 32 * 5], dim=-1)
+    norms = [vectors.reshape(-1, 64, 3).norm(dim=-1), tensors.reshape(-1, 32, 5).norm(dim=-1)]
+    return torch.cat([scalars, *norms], dim=-1)
