@@ -9,8 +9,7 @@ __version__ = "0.1.0"
 # Name -> module that holds it. Resolved on first use, so that `import onnes` and `onnes --help`
 # never pay for torch.
 _LAZY = {
-    "predict": "onnes.predict",
-    "discover": "onnes.campaign.discover",
+    "predict": "onnes.prediction",
     "Spectrum": "onnes.theory.spectral",
     "Record": "onnes.data.records",
     "read": "onnes.crystal.read",

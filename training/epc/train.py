@@ -178,7 +178,7 @@ def main() -> None:
     log = guess.mean(0) * spread + center
     lam, wlog = np.exp(log[:, 0]), np.exp(log[:, 1])
     alex = source == 0
-    tc = np.asarray(tc_array(lam, wlog, RATIO * wlog, mu_star=MU_STAR, formula="allen-dynes").tc_K)
+    tc = tc_array(lam, wlog, RATIO * wlog, mu_star=MU_STAR, formula="allen-dynes")
     composition = np.zeros((len(x), 101))
     for i, row in enumerate(z):
         for number in row[row > 0]:
@@ -198,7 +198,7 @@ def main() -> None:
     rows["extra-trees on composition and cell"] = (
         a,
         b,
-        np.asarray(tc_array(a, b, RATIO * b, mu_star=MU_STAR, formula="allen-dynes").tc_K),
+        tc_array(a, b, RATIO * b, mu_star=MU_STAR, formula="allen-dynes"),
     )
     rows["constant median"] = (*np.exp(median.T), tc_median)
     for name, (p, q, t) in rows.items():

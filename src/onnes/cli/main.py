@@ -6,6 +6,8 @@ import sys
 
 import typer
 
+import onnes.cli.generate
+import onnes.cli.predict
 import onnes.cli.tc
 from onnes.errors import OnnesError
 
@@ -33,6 +35,8 @@ def options(
     """Find conventional (electron-phonon) superconductors."""
 
 
+app.command("generate")(onnes.cli.generate.generate)
+app.command("predict")(onnes.cli.predict.predict)
 app.command("tc")(onnes.cli.tc.tc)
 
 

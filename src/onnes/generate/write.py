@@ -1,0 +1,58 @@
+"""Writing generated crystals: one CIF each, a manifest that names model, seed and settings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from pymatgen.io.cif import CifWriter
+
+from onnes.data.files import atomic_text
+from onnes.errors import InputError
+from onnes.generate.sampling import BLOCK, Sampler, SamplerSettings
+
+
+def write_crystals(
+    out: Path, n: int, seed: int, settings: SamplerSettings, model: str | Path | None = None
+) -> Iterator[int]:
+    """Write ``g000000.cif`` ... and yield how many of the n exist, after each.
+
+    Files that exist are kept (each was published whole), so an interrupted call resumes.
+
+    Raises
+    ------
+    InputError
+        ``other-run`` when the folder holds crystals of another seed, model or settings; ``not-a-folder``.
+    """
+    sampler = Sampler(settings, model)
+    if out.exists() and not out.is_dir():
+        raise InputError("not-a-folder", f"{out} is a file; --out takes a folder")
+    out.mkdir(parents=True, exist_ok=True)
+    facts = {"model": sampler.checkpoint.hash, "seed": seed, **asdict(settings)}
+    facts["elements"] = list(settings.elements)
+    manifest = out / "manifest.json"
+    if manifest.exists():
+        if json.loads(manifest.read_text()) != facts:
+            raise InputError("other-run", f"{out} holds crystals of another seed, model or settings")
+    elif any(out.glob("g*.cif")):
+        raise InputError("other-run", f"{out} holds crystals of unknown origin")
+    else:
+        with atomic_text(manifest) as handle:
+            handle.write(json.dumps(facts, indent=1) + "\n")
+    done = 0
+    for start in range(0, n, BLOCK):
+        stop = min(start + BLOCK, n)
+        missing = [i for i in range(start, stop) if not _path(out, i).exists()]
+        drawn = dict(sampler.sample(start, stop, seed)) if missing else {}
+        for i in range(start, stop):
+            if i in missing:
+                with atomic_text(_path(out, i)) as handle:
+                    handle.write(str(CifWriter(drawn[i], significant_figures=6)))
+            done += 1
+            yield done
+
+
+def _path(out: Path, index: int) -> Path:
+    return out / f"g{index:06d}.cif"

@@ -1,0 +1,154 @@
+"""The one door to inference: structures in, a table of predictions with intervals out.
+
+(The module is not called ``predict`` so that ``onnes.predict`` can be the function.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from onnes.crystal.formula import reduced_formula
+from onnes.crystal.read import Crystal, Refused, as_crystal
+from onnes.errors import CrystalError, ModelError
+from onnes.theory.tc import formula_named
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS = (
+    "id",
+    "formula",
+    "lambda",
+    "lambda_std",
+    "omega_log_K",
+    "omega_log_K_std",
+    "omega_2_K",
+    "tc_K",
+    "tc_low_K",
+    "tc_high_K",
+    "formation_energy_eV_atom",
+    "gap_eV",
+    "p_superconductor",
+    "in_domain",
+    "status",
+    "reason",
+    "tc_formula",
+    "mu_star",
+)
+
+
+@lru_cache(maxsize=1)
+def _models() -> tuple[Any, Any]:
+    from onnes.learn.ensemble import EpcEnsemble
+    from onnes.learn.features import FrozenPotential
+
+    return FrozenPotential(), EpcEnsemble()
+
+
+def predict(
+    structures: Any, *, mu_star: float = 0.10, formula: str = "allen-dynes", chunk: int = 64
+) -> pd.DataFrame:
+    """Predict lambda, omega_log and Tc of crystals.
+
+    Parameters
+    ----------
+    structures : one or many
+        pymatgen ``Structure``, ASE ``Atoms``, record dict, `Crystal` or `Refused`.
+    mu_star : float
+        Coulomb pseudopotential.
+    formula : str
+        Name of a closed Tc formula (``onnes.theory.tc.Formula``).
+    chunk : int
+        Crystals held in memory at a time.
+
+    Returns
+    -------
+    DataFrame
+        One row per input, in order. Refused inputs have ``status="refused"`` and the code in ``reason``.
+        Columns without a shipped model yet (formation energy, gap, superconductor probability) are empty.
+
+    Notes
+    -----
+    The prediction assumes a metal: an insulator gets the numbers a metal of this structure would have.
+    """
+    import pandas as pd
+
+    name = str(formula_named(formula))
+    rows: list[dict[str, Any]] = []
+    waiting: list[tuple[int, Crystal]] = []
+    for i, item in enumerate(_items(structures)):
+        rows.append({"id": item.id, "formula": "", "tc_formula": name, "mu_star": mu_star})
+        if isinstance(item, Refused):
+            rows[i].update(formula=item.formula, status="refused", reason=item.code)
+            continue
+        rows[i]["formula"] = reduced_formula(item.structure)
+        waiting.append((i, item))
+        if len(waiting) == chunk:
+            _fill(rows, waiting, mu_star, name)
+            waiting = []
+    _fill(rows, waiting, mu_star, name)
+    return pd.DataFrame(rows).reindex(columns=list(COLUMNS))
+
+
+def _items(structures: Any) -> Iterable[Crystal | Refused]:
+    single = (
+        not isinstance(structures, Iterable)
+        or isinstance(structures, dict)
+        or hasattr(structures, "get_positions")
+    )
+    if single or hasattr(structures, "frac_coords"):
+        structures = [structures]
+    for i, one in enumerate(structures):
+        if isinstance(one, Crystal | Refused):
+            yield one
+            continue
+        try:
+            yield as_crystal(one)
+        except CrystalError as error:
+            yield Refused(f"structure-{i}", "python", error.code, error.message)
+
+
+def _fill(
+    rows: list[dict[str, Any]], waiting: list[tuple[int, Crystal]], mu_star: float, formula: str
+) -> None:
+    """Complete the rows of the crystals that passed the gate."""
+    if not waiting:
+        return
+    potential, ensemble = _models()
+    inputs, places = [], []
+    for place, crystal in waiting:
+        try:
+            (features,) = potential.evaluate([crystal.structure])
+        except ModelError as error:
+            rows[place].update(status="refused", reason=error.code, in_domain=False)
+            continue
+        numbers = np.array([site.specie.Z for site in crystal.structure])
+        inputs.append((features, numbers, crystal.structure.volume / len(numbers)))
+        places.append((place, crystal))
+    if not inputs:
+        return
+    result = ensemble.predict(inputs, mu_star=mu_star, formula=formula)
+    for i, (place, crystal) in enumerate(places):
+        reason = ensemble.outside(inputs[i][1], inputs[i][2])
+        low_dimensional = [f for f in crystal.meta.get("flags", []) if f in ("slab", "molecule", "chain")]
+        if low_dimensional and not reason:
+            reason = f"{low_dimensional[0]} in vacuum; the training set holds bulk crystals"
+        rows[place].update(
+            {
+                "lambda": result.lam[i],
+                "lambda_std": result.lam_std[i],
+                "omega_log_K": result.omega_log_K[i],
+                "omega_log_K_std": result.omega_log_K_std[i],
+                "omega_2_K": result.omega_2_K[i],
+                "tc_K": result.tc_K[i],
+                "tc_low_K": result.tc_low_K[i],
+                "tc_high_K": result.tc_high_K[i],
+                "in_domain": not reason,
+                "status": "ok",
+                "reason": reason,
+            }
+        )
