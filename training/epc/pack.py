@@ -64,10 +64,12 @@ def main() -> None:
     lam, wlog, tc = (np.array([r[i] for r in rest], dtype=float)[alex] for i in (6, 7, 8))
     truth = np.column_stack([np.log(np.maximum(lam, 0.02)), np.log(np.maximum(wlog, 5.0))])
     std = log.std(0)[:, :2]
-    floor = np.median(std, axis=0)
+    floor = 4.0 * np.median(std, axis=0)
     scores = np.abs(log.mean(0)[:, :2] - truth) / np.hypot(std, floor)
     centre, tc_std = tc_spread(log, RATIO, MU_STAR, "allen-dynes")
-    tc_floor = float(np.median(tc_std[tc > 1.0]))
+    # Members of one fold agree more than they should: a floor of several typical deviations keeps the interval
+    # of a crystal on which they happen to differ from growing without bound.
+    tc_floor = 4.0 * float(np.median(tc_std[tc > 1.0]))
     tc_score = np.abs(np.log(centre + FLOOR_K) - np.log(np.maximum(tc, 0) + FLOOR_K)) / np.hypot(
         tc_std, tc_floor
     )
