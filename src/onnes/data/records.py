@@ -8,10 +8,8 @@ kept in `Record.meta`. Nulls mean "not known" and are dropped.
 from __future__ import annotations
 
 import json
-import math
 import os
 import warnings
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -30,6 +28,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from onnes.crystal.formula import atomic_numbers, formula_of
 from onnes.data.files import atomic_text, text_lines
 from onnes.data.labels import LABELS
 from onnes.errors import DataError
@@ -43,6 +42,9 @@ Vector = tuple[Number, Number, Number]
 
 #: Below this volume (cubic angstrom per atom) a cell is flat; solid hydrogen at 500 GPa still has 1.
 MIN_VOLUME_PER_ATOM = 0.1
+
+#: Accepted besides the elements.
+ISOTOPES = frozenset({"D", "T"})
 
 _DERIVED = ("formula", "nsites")
 _PYDANTIC_CODES = {
@@ -58,17 +60,12 @@ _PYDANTIC_CODES = {
 
 @lru_cache(maxsize=1)
 def _symbols() -> frozenset[str]:
-    from pymatgen.core import Element
-
-    return frozenset(element.value for element in Element) | {"D", "T"}
+    return frozenset(atomic_numbers()) | ISOTOPES
 
 
 def reduced_formula(species: Iterable[str]) -> str:
     """Alphabetical reduced formula: MgB2 is ``B2Mg``. Deuterium and tritium count as hydrogen."""
-    counts = Counter("H" if symbol in ("D", "T") else symbol for symbol in species)
-    divisor = math.gcd(*counts.values()) or 1
-    parts = ((symbol, count // divisor) for symbol, count in sorted(counts.items()))
-    return "".join(symbol if count == 1 else f"{symbol}{count}" for symbol, count in parts)
+    return formula_of("H" if symbol in ISOTOPES else symbol for symbol in species)
 
 
 class Record(BaseModel):
@@ -139,7 +136,7 @@ class Record(BaseModel):
         """As a pymatgen `Structure`; isotopes D and T become hydrogen."""
         from pymatgen.core import Structure
 
-        plain = ["H" if symbol in ("D", "T") else symbol for symbol in self.species]
+        plain = ["H" if symbol in ISOTOPES else symbol for symbol in self.species]
         return Structure(self.lattice, plain, self.frac)
 
     @classmethod
