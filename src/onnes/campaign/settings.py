@@ -1,0 +1,169 @@
+"""Settings of a discovery run, and their TOML file."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+
+from onnes.errors import SettingsError
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+Real = FiniteFloat | int
+
+
+class RunPart(_Part):
+    """The run as a whole."""
+
+    n: int = Field(96, ge=1, le=1_000_000, description="crystals to generate")
+    seed: int = Field(0, ge=0, description="the same seed gives the same run")
+    workers: int = Field(2, ge=1, le=512, description="processes on this machine, one thread each")
+
+
+class GeneratePart(_Part):
+    """Where the crystals come from."""
+
+    paths: list[str] = Field([], description="files or folders to screen instead of generating crystals")
+    elements: list[str] = Field([], description="only these elements; empty for all the model knows")
+    target_tc_K: Real | None = Field(10.0, gt=0, description="Tc the generator is asked for")
+    steps: int = Field(100, ge=2, le=5000, description="sampling steps")
+    temperature: Real = Field(0.9, gt=0, le=5, description="of the draw of elements")
+
+
+class CheckPart(_Part):
+    """The gate."""
+
+    max_atoms: int = Field(60, ge=1, description="largest cell")
+    min_distance_A: Real = Field(0.5, gt=0, description="atoms closer than this overlap")
+    min_packing: Real = Field(0.05, ge=0, description="emptier crystals are refused")
+    max_packing: Real = Field(2.5, gt=0, description="more crowded crystals are refused")
+
+
+class RelaxPart(_Part):
+    """Relaxation."""
+
+    potential: str = Field("7net-0", description="universal potential")
+    fmax_eV_A: Real = Field(0.05, gt=0, description="largest force left")
+    max_steps: int = Field(200, ge=1, description="optimiser steps; a crystal that needs more is refused")
+
+
+class NovelPart(_Part):
+    """Comparison with the known crystals."""
+
+    keep: Literal["new", "all"] = Field("new", description='"all" keeps crystals that are known')
+
+
+class HullPart(_Part):
+    """Stability."""
+
+    max_formation_energy_eV_atom: Real = Field(0.0, description="formation energy must lie below")
+    max_e_hull_eV_atom: Real = Field(0.2, description="energy above the hull must lie below")
+    unknown: Literal["keep", "refuse"] = Field("keep", description="crystals with unknown references")
+
+
+class PredictPart(_Part):
+    """Superconductivity."""
+
+    min_tc_K: Real = Field(5.0, ge=0, description="predicted Tc must lie above")
+    mu_star: Real = Field(0.10, ge=0, lt=1, description="Coulomb pseudopotential")
+    formula: str = Field("allen-dynes", description="closed Tc formula")
+    in_domain_only: bool = Field(False, description="refuse crystals unlike the training set")
+
+
+class Settings(_Part):
+    """Everything a discovery run depends on."""
+
+    run: RunPart = RunPart()
+    generate: GeneratePart = GeneratePart()
+    check: CheckPart = CheckPart()
+    relax: RelaxPart = RelaxPart()
+    novel: NovelPart = NovelPart()
+    hull: HullPart = HullPart()
+    predict: PredictPart = PredictPart()
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Settings:
+        """Check and complete a nested dict.
+
+        Raises
+        ------
+        SettingsError
+            ``unknown-setting``, ``bad-setting``, ``unknown-potential``, ``unknown-formula``.
+        """
+        try:
+            settings = cls.model_validate(values)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            code = "unknown-setting" if first["type"] == "extra_forbidden" else "bad-setting"
+            text = "there is no such setting" if code == "unknown-setting" else first["msg"]
+            raise SettingsError(code, f"{where}: {text}; onnes discover --print-config lists all") from None
+        settings._check()
+        return settings
+
+    @classmethod
+    def from_toml(cls, path: str | Path) -> Settings:
+        """Read a TOML file.
+
+        Raises
+        ------
+        SettingsError
+            ``cannot-read``, ``not-toml`` and those of `from_dict`.
+        """
+        try:
+            values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "not a text file"
+            raise SettingsError("cannot-read", f"cannot read {path}: {reason}") from None
+        except tomllib.TOMLDecodeError as error:
+            raise SettingsError("not-toml", f"{path} is not TOML: {error}") from None
+        base = Path(path).resolve().parent
+        settings = cls.from_dict(values)
+        if not settings.generate.paths:
+            return settings
+        # Paths in a file mean: beside that file, wherever the command is run.
+        absolute = [str(base / p) for p in settings.generate.paths]
+        return settings.model_copy(
+            update={"generate": settings.generate.model_copy(update={"paths": absolute})}
+        )
+
+    def _check(self) -> None:
+        from onnes.stability.potentials import potential
+        from onnes.theory.tc import formula_named
+
+        potential(self.relax.potential)
+        formula_named(self.predict.formula)
+        if self.check.min_packing >= self.check.max_packing:
+            raise SettingsError("bad-setting", "check.min_packing must lie below check.max_packing")
+
+    def to_toml(self) -> str:
+        """Write as TOML with a comment a setting; `from_toml` reads it back."""
+        lines = ["# Settings of onnes discover. Every value shown can be left out.", ""]
+        for name, field in type(self).model_fields.items():
+            part = getattr(self, name)
+            lines.append(f"[{name}]  # {(field.annotation.__doc__ or '').strip()}")
+            for key, inner in type(part).model_fields.items():
+                value = getattr(part, key)
+                text = f"# {key} =" if value is None else f"{key} = {_toml(value)}"
+                lines.append(f"{text}  # {inner.description}")
+            lines.append("")
+        return "\n".join(lines)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    if isinstance(value, str):
+        # A TOML basic string escapes as JSON does.
+        import json
+
+        return json.dumps(value, ensure_ascii=False)
+    return repr(value)

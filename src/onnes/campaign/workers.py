@@ -1,0 +1,81 @@
+"""Worker processes of a run: one thread each, gone when the driver is gone."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ProcessPoolExecutor
+from typing import Any
+
+
+class Workers:
+    """A pool of processes that starts on first use.
+
+    Parameters
+    ----------
+    count : int
+        Processes; 1 computes in the driver itself.
+    """
+
+    def __init__(self, count: int = 1) -> None:
+        self.count = count
+        self._pool: ProcessPoolExecutor | None = None
+
+    def submit(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
+        """Run ``function(*args)`` in a worker."""
+        if self._pool is None:
+            # spawn: a forked copy of a process that has used torch or sqlite can hang or corrupt.
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(
+                self.count, mp_context=context, initializer=_start, initargs=(os.getpid(),)
+            )
+        return self._pool.submit(function, *args)
+
+    def restart(self) -> None:
+        """Replace the pool after one of its processes died."""
+        self.close()
+
+    def close(self) -> None:
+        """Stop the processes without waiting for what they compute."""
+        if self._pool is None:
+            return
+        processes = list((self._pool._processes or {}).values())
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.join(5)
+        self._pool = None
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def _start(driver: int) -> None:
+    """Set up a worker: no extra threads, Ctrl-C left to the driver, an end when the driver ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_watch, args=(driver,), daemon=True).start()
+    single_thread()
+
+
+def _watch(driver: int) -> None:
+    # A pool's process holds both ends of its queue, so the death of the driver (kill -9) would go unnoticed.
+    while os.getppid() == driver:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def single_thread() -> None:
+    """Keep numerical libraries of this process to one thread: workers share the cores, results stay equal."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = "1"
+    import torch
+
+    torch.set_num_threads(1)
