@@ -21,59 +21,68 @@ Real = FiniteFloat | int
 class RunPart(_Part):
     """The run as a whole."""
 
-    n: int = Field(96, ge=1, le=1_000_000, description="crystals to generate")
-    seed: int = Field(0, ge=0, description="the same seed gives the same run")
-    workers: int = Field(2, ge=1, le=512, description="processes on this machine, one thread each")
+    n: int = Field(default=96, ge=1, le=1_000_000, description="crystals to generate")
+    seed: int = Field(default=0, ge=0, description="the same seed gives the same run")
+    workers: int = Field(default=2, ge=1, le=512, description="processes on this machine, one thread each")
 
 
 class GeneratePart(_Part):
     """Where the crystals come from."""
 
-    paths: list[str] = Field([], description="files or folders to screen instead of generating crystals")
-    elements: list[str] = Field([], description="only these elements; empty for all the model knows")
-    target_tc_K: Real | None = Field(10.0, gt=0, description="Tc the generator is asked for")
-    steps: int = Field(100, ge=2, le=5000, description="sampling steps")
-    temperature: Real = Field(0.9, gt=0, le=5, description="of the draw of elements")
+    paths: list[str] = Field(
+        default=[], description="files or folders to screen instead of generating crystals"
+    )
+    elements: list[str] = Field(default=[], description="only these elements; empty for all the model knows")
+    exclude: list[str] = Field(
+        default=["Ac", "Np", "Pa", "Pm", "Po", "Pu", "Tc", "Th", "U"],
+        description="none of these elements (by default the radioactive ones)",
+    )
+    target_tc_K: Real = Field(default=15.0, ge=0, description="Tc the generator is asked for; 0: none")
+    guidance: Real = Field(default=0.5, ge=0, le=10, description="how hard it is pushed towards the target")
+    steps: int = Field(default=100, ge=2, le=5000, description="sampling steps")
+    temperature: Real = Field(default=0.9, gt=0, le=5, description="of the draw of elements")
 
 
 class CheckPart(_Part):
     """The gate."""
 
-    max_atoms: int = Field(60, ge=1, description="largest cell")
-    min_distance_A: Real = Field(0.5, gt=0, description="atoms closer than this overlap")
-    min_packing: Real = Field(0.05, ge=0, description="emptier crystals are refused")
-    max_packing: Real = Field(2.5, gt=0, description="more crowded crystals are refused")
+    max_atoms: int = Field(default=60, ge=1, description="largest cell")
+    min_distance_A: Real = Field(default=0.5, gt=0, description="atoms closer than this overlap")
+    min_packing: Real = Field(default=0.05, ge=0, description="emptier crystals are refused")
+    max_packing: Real = Field(default=2.5, gt=0, description="more crowded crystals are refused")
 
 
 class RelaxPart(_Part):
     """Relaxation."""
 
-    potential: str = Field("7net-0", description="universal potential")
-    fmax_eV_A: Real = Field(0.05, gt=0, description="largest force left")
-    max_steps: int = Field(200, ge=1, description="optimiser steps; a crystal that needs more is refused")
+    potential: str = Field(default="7net-0", description="universal potential")
+    fmax_eV_A: Real = Field(default=0.05, gt=0, description="largest force left")
+    max_steps: int = Field(
+        default=200, ge=1, description="optimiser steps; crystals that need more are refused"
+    )
 
 
 class NovelPart(_Part):
     """Comparison with the known crystals."""
 
-    keep: Literal["new", "all"] = Field("new", description='"all" keeps crystals that are known')
+    keep: Literal["new", "all"] = Field(default="new", description='"all" keeps crystals that are known')
 
 
 class HullPart(_Part):
     """Stability."""
 
-    max_formation_energy_eV_atom: Real = Field(0.0, description="formation energy must lie below")
-    max_e_hull_eV_atom: Real = Field(0.2, description="energy above the hull must lie below")
-    unknown: Literal["keep", "refuse"] = Field("keep", description="crystals with unknown references")
+    max_formation_energy_eV_atom: Real = Field(default=0.0, description="formation energy must lie below")
+    max_e_hull_eV_atom: Real = Field(default=0.2, description="energy above the hull must lie below")
+    unknown: Literal["keep", "refuse"] = Field(default="keep", description="crystals with unknown references")
 
 
 class PredictPart(_Part):
     """Superconductivity."""
 
-    min_tc_K: Real = Field(5.0, ge=0, description="predicted Tc must lie above")
-    mu_star: Real = Field(0.10, ge=0, lt=1, description="Coulomb pseudopotential")
-    formula: str = Field("allen-dynes", description="closed Tc formula")
-    in_domain_only: bool = Field(False, description="refuse crystals unlike the training set")
+    min_tc_K: Real = Field(default=5.0, ge=0, description="predicted Tc must lie above")
+    mu_star: Real = Field(default=0.10, ge=0, lt=1, description="Coulomb pseudopotential")
+    formula: str = Field(default="allen-dynes", description="closed Tc formula")
+    in_domain_only: bool = Field(default=False, description="refuse crystals unlike the training set")
 
 
 class Settings(_Part):
@@ -150,8 +159,7 @@ class Settings(_Part):
             lines.append(f"[{name}]  # {(field.annotation.__doc__ or '').strip()}")
             for key, inner in type(part).model_fields.items():
                 value = getattr(part, key)
-                text = f"# {key} =" if value is None else f"{key} = {_toml(value)}"
-                lines.append(f"{text}  # {inner.description}")
+                lines.append(f"{key} = {_toml(value)}  # {inner.description}")
             lines.append("")
         return "\n".join(lines)
 

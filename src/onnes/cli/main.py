@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+import onnes.cli.discover
 import onnes.cli.generate
 import onnes.cli.predict
 import onnes.cli.tc
@@ -35,6 +36,7 @@ def options(
     """Find conventional (electron-phonon) superconductors."""
 
 
+app.command("discover")(onnes.cli.discover.discover)
 app.command("generate")(onnes.cli.generate.generate)
 app.command("predict")(onnes.cli.predict.predict)
 app.command("tc")(onnes.cli.tc.tc)

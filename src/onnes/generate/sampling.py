@@ -35,15 +35,22 @@ class SamplerSettings:
         Of the atom-type draw; below 1 prefers common chemistry.
     elements : tuple of str
         Only these elements; empty for all trained ones.
+    exclude : tuple of str
+        None of these elements.
     target_tc : float or None
         Condition on this Tc in kelvin.
+    guidance : float
+        Classifier-free guidance towards the target (Ho & Salimans, arXiv:2207.12598): 0 samples the
+        conditioned model, w extrapolates w times further away from the unconditioned one. Doubles the cost.
     """
 
     steps: int = 150
     corrector: float = 1e-5
     temperature: float = 0.9
     elements: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
     target_tc: float | None = None
+    guidance: float = 0.0
 
 
 class Sampler:
@@ -71,9 +78,9 @@ class Sampler:
         self.counts = {int(k): v for k, v in stored["atom_counts"].items()}
         self.settings = settings
         self.allowed = self._allowed(set(stored["elements"]))
-        if settings.steps < 2 or settings.temperature <= 0 or settings.corrector < 0:
+        if settings.steps < 2 or settings.temperature <= 0 or min(settings.corrector, settings.guidance) < 0:
             raise SettingsError(
-                "bad-setting", f"steps >= 2, temperature > 0 and corrector >= 0 needed: {settings}"
+                "bad-setting", f"steps >= 2, temperature > 0, corrector and guidance >= 0 needed: {settings}"
             )
         if settings.target_tc is not None and not settings.target_tc > 0:
             raise SettingsError(
@@ -81,17 +88,25 @@ class Sampler:
             )
 
     def _allowed(self, trained: set[int]) -> Tensor:
-        numbers = trained
+        """Logits that leave only the elements allowed."""
+        numbers = set(trained)
         if self.settings.elements:
-            numbers = set()
-            for symbol in self.settings.elements:
-                if not Element.is_valid_symbol(symbol) or Element(symbol).Z not in trained:
-                    names = ", ".join(Element.from_Z(z).symbol for z in sorted(trained))
-                    raise SettingsError("untrained-element", f"element {symbol!r} is not one of {names}")
-                numbers.add(Element(symbol).Z)
+            numbers = {self._number(symbol, trained) for symbol in self.settings.elements}
+        for symbol in self.settings.exclude:
+            if not Element.is_valid_symbol(symbol):
+                raise SettingsError("unknown-element", f"{symbol!r} is no element")
+            numbers.discard(Element(symbol).Z)
+        if not numbers:
+            raise SettingsError("bad-setting", "no element is left: all are excluded")
         mask = torch.full((MAX_Z + 1,), -torch.inf)
         mask[sorted(numbers)] = 0.0
         return mask
+
+    def _number(self, symbol: str, trained: set[int]) -> int:
+        if not Element.is_valid_symbol(symbol) or Element(symbol).Z not in trained:
+            names = ", ".join(Element.from_Z(z).symbol for z in sorted(trained))
+            raise SettingsError("untrained-element", f"element {symbol!r} is not one of {names}")
+        return int(Element(symbol).Z)
 
     def sample(self, start: int, stop: int, seed: int) -> Iterator[tuple[int, Structure]]:
         """Yield ``(index, structure)`` for start <= index < stop; the same for the same seed and index."""
@@ -128,7 +143,12 @@ class Sampler:
 
         def evaluate(t: Tensor) -> Denoised:
             cell = self.scale.cell(lattice, n)
-            return self.net(types, frac, lattice, cell, t.expand(count), log_tc, stable)
+            at = t.expand(count)
+            asked = self.net(types, frac, lattice, cell, at, log_tc, stable)
+            if s.target_tc is None or s.guidance == 0.0:
+                return asked
+            free = self.net(types, frac, lattice, cell, at, torch.full_like(log_tc, torch.nan), stable)
+            return _guided(asked, free, s.guidance)
 
         for k in range(s.steps):
             t, u = times[k], times[k + 1]
@@ -157,6 +177,14 @@ class Sampler:
         p = torch.softmax(logits / self.settings.temperature + self.allowed, dim=-1)
         drawn = torch.multinomial(p.flatten(0, 1), 1, generator=generator).reshape(types.shape)
         return torch.where(now, drawn, types)
+
+
+def _guided(asked: Denoised, free: Denoised, weight: float) -> Denoised:
+    """Extrapolate from the unconditioned answer through the conditioned one."""
+    logits = torch.log_softmax(asked.type_logits, -1), torch.log_softmax(free.type_logits, -1)
+    pairs = (logits, (asked.lattice, free.lattice), (asked.score, free.score))
+    types, lattice, score = (a + weight * (a - b) for a, b in pairs)
+    return Denoised(type_logits=types, lattice=lattice, score=score)
 
 
 def _lattice_step(x: Tensor, clean: Tensor, t: Tensor, u: Tensor, generator: torch.Generator) -> Tensor:

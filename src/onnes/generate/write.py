@@ -31,7 +31,7 @@ def write_crystals(
         raise InputError("not-a-folder", f"{out} is a file; --out takes a folder")
     out.mkdir(parents=True, exist_ok=True)
     facts = {"model": sampler.checkpoint.hash, "seed": seed, **asdict(settings)}
-    facts["elements"] = list(settings.elements)
+    facts.update(elements=list(settings.elements), exclude=list(settings.exclude))
     manifest = out / "manifest.json"
     if manifest.exists():
         if json.loads(manifest.read_text()) != facts:

@@ -34,7 +34,7 @@ ALL, OWN = 8, 5
 STEP = 1e-3
 #: Largest difference in any descriptor component of what counts as one crystal. Chosen in
 #: training/novelty/index.py against pymatgen's StructureMatcher; the figures are in the index' card.
-TOLERANCE = 0.06
+TOLERANCE = 0.04
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from onnes.errors import CrystalError, SettingsError
 
@@ -78,7 +78,8 @@ def calculator(name: str = DEFAULT) -> Calculator:
 @lru_cache(maxsize=2)
 def elements(name: str = DEFAULT) -> frozenset[int]:
     """Atomic numbers the potential was trained on."""
-    return frozenset(int(z) for z in calculator(name).type_map)
+    loaded: Any = calculator(name)
+    return frozenset(int(z) for z in loaded.type_map)
 
 
 def require_elements(structure: Structure, name: str = DEFAULT) -> None:

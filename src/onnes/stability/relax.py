@@ -139,11 +139,12 @@ def relax(structure: Structure, settings: RelaxSettings | None = None, calc: Any
     first = float(atoms.get_potential_energy()) / len(atoms)
     steps, fmax, converged = 0, np.inf, False
     trouble = _trouble(atoms, start, first, first)
-    optimiser = LBFGS(FrechetCellFilter(atoms), logfile=io.StringIO(), maxstep=settings.max_step_A)
+    cell: Any = FrechetCellFilter(atoms)
+    optimiser = LBFGS(cell, logfile=io.StringIO(), maxstep=settings.max_step_A)
     if not trouble:
         try:
-            for converged in optimiser.irun(fmax=settings.fmax_eV_A, steps=settings.max_steps):
-                steps = optimiser.nsteps
+            for done in optimiser.irun(fmax=settings.fmax_eV_A, steps=settings.max_steps):
+                converged, steps = bool(done), optimiser.nsteps
                 fmax = float(
                     np.linalg.norm(optimiser.optimizable.get_gradient().reshape(-1, 3), axis=1).max()
                 )
@@ -177,7 +178,7 @@ def relax(structure: Structure, settings: RelaxSettings | None = None, calc: Any
         first,
         steps,
         fmax,
-        bool(converged),
+        converged,
         _volume(atoms, start),
         _rmsd(atoms, start),
         reason,

@@ -1,0 +1,131 @@
+"""A discovery run from settings to report."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onnes.campaign.funnel import Silent, Watcher, run_funnel
+from onnes.campaign.ledger import Ledger, ledger_file, now
+from onnes.campaign.settings import Settings
+from onnes.campaign.source import fill
+from onnes.campaign.workers import Workers, single_thread
+from onnes.errors import SettingsError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Packages whose version can change a number of a run.
+PACKAGES = ("onnes", "torch", "sevenn", "pymatgen", "ase", "moyopy", "numpy", "scipy")
+
+
+def discover(
+    settings: Settings | dict[str, Any] | str | Path | None = None,
+    out: str | Path = "run",
+    *,
+    resume: bool = False,
+    watcher: Watcher | None = None,
+) -> pd.DataFrame:
+    """Run a discovery campaign: generate, screen, rank, report.
+
+    Parameters
+    ----------
+    settings : Settings, dict, path of a TOML file, or None
+        None means the defaults, or the settings of the run that is resumed.
+    out : path
+        Folder of the run: ledger, ``candidates/``, ``candidates.csv``, ``report.html``.
+    resume : bool
+        Continue the run in `out` if there is one. Without it an existing run is an error.
+    watcher : Watcher, optional
+        Told about progress.
+
+    Returns
+    -------
+    DataFrame
+        The candidates in order of rank, as in ``candidates.csv``.
+
+    Raises
+    ------
+    SettingsError, LedgerError, InputError
+        With a reason code; a crystal that fails is a verdict in the ledger, not an error.
+    """
+    from onnes.campaign.stages import build
+
+    single_thread()
+    out = Path(out)
+    given = _settings(settings)
+    ledger, chosen = _open(out, given, resume)
+    with ledger, Workers(chosen.run.workers) as workers:
+        ledger.update_meta(
+            {
+                "settings": chosen.model_dump(),
+                "versions": versions(),
+                "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+                "state": "running",
+                "started": ledger.get_meta("started") or now(),
+            }
+        )
+        fill(ledger, chosen, workers, watcher or Silent())
+        run_funnel(ledger, build(chosen), workers, watcher)
+        workers.close()
+        ledger.update_meta(
+            {"state": "finished", "finished": now(), "peak_memory_MB": peak_memory_MB(chosen.run.workers)}
+        )
+        return publish(ledger, out)
+
+
+def publish(ledger: Ledger, out: Path) -> pd.DataFrame:
+    """Write what a person reads of a run: CIF files, table, page. Only the ledger is read."""
+    from onnes.report.export import export
+    from onnes.report.page import write_page
+    from onnes.report.tables import candidate_rows
+
+    export(ledger, "cif", out / "candidates")
+    export(ledger, "csv", out / "candidates.csv")
+    write_page(ledger, out / "report.html")
+    return candidate_rows(ledger)
+
+
+def _settings(given: Settings | dict[str, Any] | str | Path | None) -> Settings | None:
+    if given is None or isinstance(given, Settings):
+        return given
+    if isinstance(given, dict):
+        return Settings.from_dict(given)
+    return Settings.from_toml(given)
+
+
+def _open(out: Path, given: Settings | None, resume: bool) -> tuple[Ledger, Settings]:
+    """Open the run's ledger, made if needed, and say which settings hold."""
+    if not (resume and ledger_file(out).exists()):
+        chosen = given or Settings()
+        return Ledger.create(out, chosen.model_dump()), chosen
+    ledger = Ledger.open(out)
+    try:
+        return ledger, given or Settings.from_dict(ledger.get_meta("settings", {}))
+    except SettingsError:
+        ledger.close()
+        raise
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a run's numbers depend on."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def peak_memory_MB(workers: int) -> int:
+    """Upper estimate of the memory of a run: the driver's peak plus the largest worker's, times workers."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit
+    return round((own + workers * child) / 1e6)

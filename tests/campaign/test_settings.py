@@ -1,0 +1,76 @@
+"""Settings: complete, strict, and the same after a round trip."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from onnes.campaign.settings import Settings
+from onnes.errors import SettingsError
+
+
+def test_defaults_are_those_of_the_seeds():
+    s = Settings()
+    assert (s.run.n, s.predict.min_tc_K, s.hull.max_formation_energy_eV_atom) == (96, 5.0, 0.0)
+
+
+def test_toml_round_trip(tmp_path):
+    s = Settings.from_dict(
+        {"run": {"n": 7}, "generate": {"elements": ["B", "C"]}, "predict": {"formula": "xie", "min_tc_K": 2}}
+    )
+    path = tmp_path / "a b.toml"
+    path.write_text(s.to_toml())
+    assert Settings.from_toml(path) == s
+
+
+def test_paths_are_meant_relative_to_the_file(tmp_path):
+    path = tmp_path / "c.toml"
+    path.write_text('[generate]\npaths = ["crystals"]\n')
+    assert Settings.from_toml(path).generate.paths == [str(tmp_path / "crystals")]
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("[run]\nm = 3\n", "unknown-setting"),
+        ("[runn]\nn = 3\n", "unknown-setting"),
+        ("[run]\nn = 0\n", "bad-setting"),
+        ("[run]\nn = 2.5\n", "bad-setting"),
+        ('[run]\nn = "5"\n', "bad-setting"),
+        ("[predict]\nmu_star = 1.0\n", "bad-setting"),
+        ("[predict]\nmin_tc_K = nan\n", "bad-setting"),
+        ('[predict]\nformula = "magic"\n', "unknown-formula"),
+        ('[relax]\npotential = "magic"\n', "unknown-potential"),
+        ("[check]\nmin_packing = 3\n", "bad-setting"),
+        ("[run\n", "not-toml"),
+    ],
+)
+def test_bad_settings_are_named(tmp_path, text, code):
+    path = tmp_path / "c.toml"
+    path.write_text(text)
+    with pytest.raises(SettingsError) as error:
+        Settings.from_toml(path)
+    assert error.value.code == code
+
+
+def test_unreadable_file(tmp_path):
+    with pytest.raises(SettingsError, match="cannot-read"):
+        Settings.from_toml(tmp_path / "none.toml")
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(SettingsError, match="cannot-read"):
+        Settings.from_toml(tmp_path / "binary")
+
+
+def test_command_line_prints_settings_and_refuses_bad_ones(tmp_path):
+    command = [sys.executable, "-m", "onnes.cli.main", "discover"]
+    done = subprocess.run([*command, "--print-config", "--n", "5"], capture_output=True, text=True)
+    assert done.returncode == 0
+    path = tmp_path / "c.toml"
+    path.write_text(done.stdout)
+    assert Settings.from_toml(path).run.n == 5
+    path.write_text("[run]\nnn = 1\n")
+    bad = subprocess.run([*command, str(path)], capture_output=True, text=True, cwd=tmp_path)
+    assert bad.returncode == 2 and bad.stderr.count("\n") == 1 and "unknown-setting" in bad.stderr
+    assert not (tmp_path / "run").exists()
