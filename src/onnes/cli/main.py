@@ -9,6 +9,8 @@ import typer
 import onnes.cli.discover
 import onnes.cli.generate
 import onnes.cli.predict
+import onnes.cli.report
+import onnes.cli.stability
 import onnes.cli.tc
 from onnes.errors import OnnesError
 
@@ -37,8 +39,12 @@ def options(
 
 
 app.command("discover")(onnes.cli.discover.discover)
+app.command("export")(onnes.cli.report.export)
 app.command("generate")(onnes.cli.generate.generate)
 app.command("predict")(onnes.cli.predict.predict)
+app.command("relax")(onnes.cli.stability.relax)
+app.command("stability")(onnes.cli.stability.stability)
+app.command("report")(onnes.cli.report.report)
 app.command("tc")(onnes.cli.tc.tc)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -92,11 +93,12 @@ def histogram(
         words.append(f"Run: {len(data):,} crystals, median {show(float(np.median(data)), digits, unit)}.")
     else:
         words.append("No crystal of this run got as far as this number.")
-    if counts is not None:
-        total = counts.sum()
+    if counts is not None and known is not None:
+        # What lies beyond the last bin drawn still counts towards the total and the median.
+        total = known[1].sum()
         traces.append(_bars("training set", middle, width, counts / total, TRAINING))
         words.append(
-            f"Training set: {int(total):,} crystals, median {show(_binned_median(edges, counts), digits, unit)}."
+            f"Training set: {int(total):,} crystals, median {show(_binned_median(*known), digits, unit)}."
         )
     else:
         words.append("The distribution of the training set is not part of this installation.")
@@ -126,7 +128,7 @@ def pareto(ledger: LedgerLike | Run) -> Chart:
         traces.append(_front(chosen))
     if doubtful:
         mark = {"color": "#ffffff", "size": 9, "line": {"color": RUN, "width": 1.6}}
-        traces.append(_points("candidate, outside the predictor's domain", doubtful, mark))
+        traces.append(_points("outside domain", doubtful, mark))
     if trusted:
         traces.append(_points("candidate", trusted, {"color": RUN, "size": 9}))
     layout = _layout("energy above the hull (eV/atom)", "predicted T<sub>c</sub> (K)")
@@ -162,7 +164,7 @@ def _points(name: str, stories: list[Story], marker: dict[str, Any]) -> dict[str
         "x": _list(pairs[:, 0]),
         "y": _list(pairs[:, 1]),
         "marker": marker,
-        "text": [subscript_text(formula_of(s)) for s in stories],
+        "text": [html.escape(subscript_text(formula_of(s))) for s in stories],
         "customdata": [s.id for s in stories],
         "hovertemplate": "<b>%{text}</b><br>T<sub>c</sub> %{y:.1f} K<br>%{x:.3f} eV/atom<extra></extra>",
     }

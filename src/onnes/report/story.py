@@ -86,7 +86,18 @@ class Run:
     @cached_property
     def provisional(self) -> bool:
         """Whether the run has not been ranked yet, so that ``final`` is only a preview."""
+        if self.meta.get("state") == "finished":
+            return False
         return not any(s.verdict("rank") for s in self.stories)
+
+    @cached_property
+    def unfinished(self) -> bool:
+        """Whether work is left: the run says so, or a crystal that nothing refused lacks verdicts."""
+        state = self.meta.get("state")
+        if state is not None:
+            return bool(state != "finished")
+        asked = set(self.stages)
+        return any(s.failed is None and not asked <= {v.stage for v in s.verdicts} for s in self.stories)
 
     @cached_property
     def final(self) -> list[Story]:

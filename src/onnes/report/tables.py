@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -81,7 +82,8 @@ def funnel_rows(ledger: LedgerLike | Run) -> pd.DataFrame:
         run has not got to; ``reasons`` is a dict from reason code to count, most frequent first.
     """
     run = read_run(ledger)
-    first = "generate" if "read" not in run.stages else "read"
+    refused = run.meta.get("refused_inputs")
+    first = "read" if "read" in run.stages or isinstance(refused, list) else "generate"
     stages = [first, *[s for s in run.stages if s != first]]
     alive = run.stories
     rows: list[dict[str, Any]] = []
@@ -104,6 +106,12 @@ def funnel_rows(ledger: LedgerLike | Run) -> pd.DataFrame:
             }
         )
         alive = passed
+    if isinstance(refused, list) and refused:
+        # Inputs that could not be read never became candidates; the run's facts alone know them.
+        rows[0]["in"] += len(refused)
+        rows[0]["failed"] += len(refused)
+        counts = Counter(str(entry[1]) for entry in refused)
+        rows[0]["reasons"] = dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
     return pd.DataFrame(rows, columns=list(FUNNEL_COLUMNS))
 
 
@@ -187,8 +195,10 @@ def headline(ledger: LedgerLike | Run) -> str:
     """One sentence that sums up a run: how many crystals, how many candidates, which is best."""
     run = read_run(ledger)
     total, left = len(run.stories), run.final
+    if not total:
+        return "No crystal has entered the funnel" + (" yet." if run.unfinished else ".")
     crystals = f"{total:,} crystal{'' if total == 1 else 's'} entered the funnel"
-    if run.provisional and run.stories:
+    if run.provisional:
         waiting = "not finished: no ranking yet"
         return f"{crystals}; the run is {waiting}, {len(left):,} with a predicted Tc are still standing."
     if not left:

@@ -16,6 +16,7 @@ STAGES: dict[str, tuple[str, str]] = {
     "unique": ("Unique", "not a duplicate of another crystal of this run"),
     "relax": ("Relaxed", "forces and stress relaxed with the interatomic potential"),
     "symmetry": ("Symmetry", "space group of the relaxed crystal found"),
+    "distinct": ("Distinct", "still not a duplicate after relaxation"),
     "novel": ("New", "not already in the collection of known crystals"),
     "hull": ("Stable", "formation energy and energy above the convex hull within limits"),
     "predict": ("Superconductor", "predicted critical temperature above the limit"),
@@ -27,29 +28,29 @@ STAGES: dict[str, tuple[str, str]] = {
 #: Reason codes in words. A code that is missing here is shown with its hyphens turned into spaces.
 REASONS: dict[str, str] = {
     "overlapping-atoms": "atoms closer to each other than any bond allows",
-    "atoms-too-close": "atoms closer to each other than any bond allows",
+    "isolated-atom": "an atom with no neighbour within reach",
     "too-many-atoms": "more atoms in the cell than the limit",
-    "flat-cell": "cell is flat: its volume is close to zero",
-    "left-handed-cell": "cell vectors are left-handed",
+    "zero-volume": "the cell vectors span no volume",
+    "huge-cell": "the cell is far larger than that of any crystal",
+    "flat-cell": "the cell is flat: its planes lie too close together",
+    "left-handed": "the cell vectors are left-handed",
     "non-finite": "coordinates or cell contain a number that is not finite",
     "partial-occupancy": "sites are only partly occupied",
-    "unknown-element": "contains a symbol that is not a chemical element",
+    "unknown-element": "contains an element that the model does not know",
+    "potential-unknown-element": "contains an element that the potential does not know",
     "no-atoms": "the cell holds no atoms",
-    "density-out-of-range": "density outside the range of real crystals",
     "packing-out-of-range": "atoms fill too much or too little of the cell",
     "duplicate": "same crystal as an earlier one of this run",
     "not-converged": "relaxation did not converge within the allowed steps",
-    "diverged": "relaxation diverged",
-    "known": "already in the collection of known crystals",
+    "diverged": "relaxation left the physical range",
     "known-crystal": "already in the collection of known crystals",
-    "above-hull": "energy above the convex hull beyond the limit",
     "e-hull-above-limit": "energy above the convex hull beyond the limit",
     "positive-formation-energy": "formation energy is positive: the elements are lower in energy",
     "unknown-references": "no reference energies for one of the elements",
     "tc-below-limit": "predicted critical temperature below the limit",
-    "low-tc": "predicted critical temperature below the limit",
     "out-of-domain": "unlike anything the predictor was trained on",
-    "imaginary-phonons": "phonon frequencies are imaginary: the crystal is dynamically unstable",
+    "internal-error": "the program failed on this crystal (it is tried again on resume)",
+    "worker-died": "the process that worked on this crystal ended (it is tried again on resume)",
 }
 
 MISSING = "\N{EN DASH}"
@@ -122,7 +123,8 @@ def show_seconds(seconds: float) -> str:
 
 def subscript_html(formula: str) -> str:
     """Escape a formula and lower its counts: ``MgB2`` becomes ``MgB<sub>2</sub>``."""
-    return _COUNT.sub(r"<sub>\1</sub>", html.escape(formula))
+    # Quotes stay: their entities hold digits, and the result is text, never an attribute.
+    return _COUNT.sub(r"<sub>\1</sub>", html.escape(formula, quote=False))
 
 
 def subscript_text(formula: str) -> str:
@@ -132,6 +134,6 @@ def subscript_text(formula: str) -> str:
 
 def space_group_html(symbol: str) -> str:
     """Escape a Hermann-Mauguin symbol, lower screw indices and put bars over inversion axes."""
-    text = html.escape(symbol)
+    text = html.escape(symbol, quote=False)
     text = re.sub(r"_(\d)", r"<sub>\1</sub>", text)
     return re.sub(r"-(\d)", r'<span class="bar">\1</span>', text)

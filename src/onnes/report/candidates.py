@@ -1,0 +1,218 @@
+"""The candidates on the page: a sortable table, and a card with a 3D view of each crystal."""
+
+from __future__ import annotations
+
+import base64
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from onnes.report.export import cif_name, cif_text, records
+from onnes.report.story import Run, Story
+from onnes.report.tables import interval, novelty_words
+from onnes.report.viewer import view_model
+from onnes.report.words import (
+    MISSING,
+    finite,
+    show,
+    space_group_html,
+    stage_title,
+    subscript_html,
+)
+
+#: Cards that are open at once; the others wait behind a fold, so that a long run stays readable.
+OPEN_CARDS = 24
+
+#: Heading, kind of sorting (number or text) and whether the column is set right-aligned.
+_COLUMNS = (
+    ("#", "number"),
+    ("Formula", "text"),
+    ("Space group", "number"),
+    ("T<sub>c</sub> (K)", "number"),
+    ("Interval (K)", "number"),
+    ("λ", "number"),
+    ("ω<sub>log</sub> (K)", "number"),
+    ("E<sub>form</sub> (eV/atom)", "number"),
+    ("E<sub>hull</sub> (eV/atom)", "number"),
+    ("Novelty", "text"),
+    ("Domain", "text"),
+    ("File", ""),
+)
+
+
+def table(run: Run) -> str:
+    """HTML of the table of candidates, or a paragraph that says why there are none."""
+    found = records(run)
+    if not found:
+        return f'<section id="candidates">\n<h2>Candidates</h2>\n<p>{_none(run)}</p>\n</section>'
+    heads = "".join(_heading(title, kind, k == 0) for k, (title, kind) in enumerate(_COLUMNS))
+    rows = "\n".join(_row(k, story, record) for k, (story, record) in enumerate(found, start=1))
+    order = (
+        "not ranked yet; ordered by predicted T<sub>c</sub>"
+        if run.provisional
+        else "in order of rank: T<sub>c</sub> discounted by distance to the hull and for leaving the predictor’s domain"
+    )
+    return (
+        '<section id="candidates">\n<h2>Candidates</h2>\n'
+        f"<p>{len(found):,} crystal{'' if len(found) == 1 else 's'}, {order}. "
+        "Press a heading to sort; a formula leads to its structure.</p>\n"
+        '<div class="scroll" tabindex="0" role="region" aria-label="Table of candidates">\n'
+        '<table class="sortable"><caption>Candidates with predicted properties</caption>\n'
+        f"<thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}\n</tbody></table></div>\n</section>"
+    )
+
+
+def cards(run: Run) -> tuple[list[dict[str, Any]], str]:
+    """Models for the 3D views, and the HTML of one card a candidate."""
+    found = records(run)
+    if not found:
+        return [], ""
+    models = [view_model(story.structure) for story, _ in found]
+    written = [
+        _card(k, story, record, model)
+        for k, ((story, record), model) in enumerate(zip(found, models, strict=True), start=1)
+    ]
+    html = f'<div class="cards">\n{"".join(written[:OPEN_CARDS])}\n</div>'
+    if len(written) > OPEN_CARDS:
+        rest = "".join(written[OPEN_CARDS:])
+        count = len(written) - OPEN_CARDS
+        html += f'\n<details><summary>{count:,} more</summary><div class="cards">\n{rest}\n</div></details>'
+    return models, (
+        '<section id="structures">\n<h2>Structures</h2>\n<p>Drag a view to turn it (or use the arrow keys), '
+        "pinch or press + and − to zoom; the wheel zooms once a view has been pressed. Double-press resets it. "
+        f"Radii are drawn small so that bonds show.</p>\n{html}\n</section>"
+    )
+
+
+def _none(run: Run) -> str:
+    if not run.stories:
+        return "There are none: no crystal has entered the funnel."
+    last = [s.failed.stage for s in run.stories if s.failed is not None]
+    if run.unfinished:
+        return "There are none yet: no crystal has got as far as a predicted critical temperature."
+    if not last:
+        return "There are none."
+    stage = max(sorted(set(last)), key=last.count)
+    return (
+        f"There are none. Most crystals ({last.count(stage):,} of {len(run.stories):,}) were refused at "
+        f"“{escape(stage_title(stage))}”; the funnel above says why."
+    )
+
+
+def _heading(title: str, kind: str, sorted_now: bool) -> str:
+    side = ' class="n"' if kind == "number" and title != "Space group" else ""
+    if not kind:
+        return f'<th scope="col"{side}>{title}</th>'
+    now = ' aria-sort="ascending"' if sorted_now else ""
+    return f'<th scope="col"{side} data-kind="{kind}"{now}><button type="button">{title}</button></th>'
+
+
+def _row(position: int, story: Story, record: dict[str, Any]) -> str:
+    hull = record["e_hull_eV_atom"]
+    outside = record["in_domain"] is False
+    domain = {True: "inside", False: "outside"}.get(record["in_domain"], "unknown")
+    link = _cif_link(position, story, record, "CIF")
+    cells = [
+        _number(record["rank"], show(record["rank"], 0)),
+        f'<th scope="row" data-v="{escape(record["formula"])}"><a href="#c{position}">'
+        f"{subscript_html(record['formula'])}</a></th>",
+        f'<td data-v="{_value(record["space_group_number"])}">{_space_group(record)}</td>',
+        _number(record["tc_K"], f"<strong>{show(record['tc_K'], 1)}</strong>"),
+        _number(record["tc_low_K"], interval(record["tc_low_K"], record["tc_high_K"])),
+        _number(record["lambda"], _spread(record["lambda"], record["lambda_std"], 2)),
+        _number(record["omega_log_K"], _spread(record["omega_log_K"], record["omega_log_K_std"], 0)),
+        _number(record["formation_energy_eV_atom"], show(record["formation_energy_eV_atom"], 3)),
+        _number(hull, "unknown" if finite(hull) is None else show(hull, 3)),
+        f'<td class="text">{escape(novelty_words(record))}</td>',
+        f'<td class="{"flag" if outside else ""}">{domain}</td>',
+        f"<td>{link}</td>",
+    ]
+    return f"<tr{' class=outside' if outside else ''}>{''.join(cells)}</tr>"
+
+
+def _value(value: Any) -> str:
+    number = finite(value)
+    return "" if number is None else f"{number:.9g}"
+
+
+def _number(value: Any, text: str) -> str:
+    return f'<td class="n" data-v="{_value(value)}">{text}</td>'
+
+
+def _spread(value: Any, deviation: Any, digits: int) -> str:
+    text = show(value, digits)
+    if finite(value) is None or finite(deviation) is None:
+        return text
+    return f'{text}<span class="pm"> ± {show(deviation, digits)}</span>'
+
+
+def _space_group(record: dict[str, Any]) -> str:
+    symbol, number = record["space_group"], finite(record["space_group_number"])
+    if not symbol:
+        return MISSING if number is None else f"{number:.0f}"
+    text = space_group_html(str(symbol))
+    return text if number is None else f'{text} <span class="pm">({number:.0f})</span>'
+
+
+def _cif_link(position: int, story: Story, record: dict[str, Any], label: str) -> str:
+    """Link that saves the CIF it carries; a dash for a structure that no CIF can describe."""
+    try:
+        text = cif_text(story, record)
+    except (ValueError, KeyError, ZeroDivisionError, np.linalg.LinAlgError):
+        return MISSING
+    data = base64.b64encode(text.encode("utf-8")).decode("ascii")
+    name = escape(cif_name(position, record))
+    return f'<a class="cif" download="{name}" href="data:chemical/x-cif;base64,{data}" title="{name}">{label}</a>'
+
+
+def _card(position: int, story: Story, record: dict[str, Any], model: dict[str, Any]) -> str:
+    formula = subscript_html(record["formula"])
+    rank = finite(record["rank"])
+    number = f"{rank:.0f}" if rank is not None else str(position)
+    flag = ' <span class="tag">outside domain</span>' if record["in_domain"] is False else ""
+    legend = "".join(
+        f'<li><span class="dot" style="background:{colour}"></span>{escape(name)}</li>'
+        for name, colour, _ in model["elements"]
+    )
+    atoms = len(story.structure.get("species") or [])
+    label = (
+        f"Unit cell of {record['formula']} with {atoms} atom{'' if atoms == 1 else 's'}, elements "
+        + ", ".join(name for name, *_ in model["elements"])
+    )
+    facts = "".join(f"<div><dt>{k}</dt><dd>{v}</dd></div>" for k, v in _card_facts(story, record))
+    return (
+        f'<article class="card" id="c{position}">\n<h3><span class="rank">{number}</span> {formula} '
+        f'<span class="sg">{_space_group(record)}</span>{flag}</h3>\n'
+        f'<canvas class="view" data-model="{position - 1}" tabindex="0" role="img" '
+        f'aria-label="{escape(label)}"></canvas>\n<ul class="legend">{legend}</ul>\n<dl>{facts}</dl>\n</article>\n'
+    )
+
+
+def _card_facts(story: Story, record: dict[str, Any]) -> list[tuple[str, str]]:
+    """Label and value, both HTML, of what the table has no room for."""
+    note = story.numbers.get("domain_note")
+    low, high = record["tc_low_K"], record["tc_high_K"]
+    between = f' <span class="pm">({interval(low, high)})</span>' if finite(low) is not None else ""
+    pairs = [
+        ("T<sub>c</sub>", show(record["tc_K"], 1, "K") + between),
+        ("Cell", _cell(story.structure)),
+        ("Atoms", str(record["n_atoms"])),
+        ("Density", show(record["density_g_cm3"], 2, "g/cm³") if finite(record["density_g_cm3"]) else ""),
+        ("Hull phases", escape(str(record["decomposition"] or ""))),
+        ("Novelty", escape(novelty_words(record))),
+        ("Domain", escape(str(note or ""))),
+        ("Id", escape(story.id)),
+        ("Source", escape(story.source)),
+    ]
+    return [(k, v) for k, v in pairs if v]
+
+
+def _cell(structure: dict[str, Any]) -> str:
+    lattice = np.asarray(structure["lattice"], dtype=float)
+    lengths = np.linalg.norm(lattice, axis=1)
+    if not np.all(lengths > 0):
+        return ""
+    cosines = [lattice[i] @ lattice[j] / (lengths[i] * lengths[j]) for i, j in ((1, 2), (0, 2), (0, 1))]
+    angles = np.degrees(np.arccos(np.clip(cosines, -1, 1)))
+    return ", ".join(f"{x:.3f}" for x in lengths) + " Å; " + ", ".join(f"{x:.1f}" for x in angles) + "°"
