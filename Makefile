@@ -18,6 +18,11 @@ $(VENV)/.stamp-test: $(VENV)/.stamp-base
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[test]'
 	touch $@
 
+# Everything from nothing to a finished small campaign. Interrupted, it goes on where it stopped.
+RUN ?= run
+discover: $(VENV)/.stamp-base
+	$(BIN)/onnes discover --out $(RUN) --resume
+
 lint: $(VENV)/.stamp-test
 	$(BIN)/ruff check src tests training
 	$(BIN)/ruff format --check src tests training

@@ -1,0 +1,197 @@
+"""A whole run through the command line: finished, killed and resumed, stopped, refused."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from onnes.campaign.ledger import Ledger
+from onnes.errors import LedgerError
+
+CONFIG = """
+[run]
+n = 7
+seed = 3
+workers = 2
+[generate]
+steps = 40
+[relax]
+max_steps = 80
+[hull]
+max_formation_energy_eV_atom = 1.0
+max_e_hull_eV_atom = 1.0
+[novel]
+keep = "all"
+[predict]
+min_tc_K = 0.0
+"""
+COMMAND = [sys.executable, "-m", "onnes.cli.main", "discover"]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def call(*arguments: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=ENVIRONMENT,
+        timeout=400,
+    )
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("discover")
+    (folder / "c.toml").write_text(CONFIG)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(home):
+    done = call("c.toml", "--out", "whole", folder=home)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def results(run: Path) -> dict[str, bytes]:
+    files = [run / "candidates.csv", *sorted((run / "candidates").glob("*.cif"))]
+    return {p.name: p.read_bytes() for p in files}
+
+
+def verdicts(run: Path) -> dict[tuple, tuple]:
+    with Ledger.open(run, read_only=True) as ledger:
+        return {v.key: (v.passed, v.reason, v.numbers, v.structure) for v in ledger.verdicts()}
+
+
+def seconds(run: Path) -> dict[tuple, float]:
+    with Ledger.open(run, read_only=True) as ledger:
+        return {v.key: v.seconds for v in ledger.history()}
+
+
+def test_run_ends_with_table_files_and_report(whole, home):
+    run = home / "whole"
+    names = results(run)
+    assert len(names) >= 3
+    table = (run / "candidates.csv").read_text().splitlines()
+    assert len(table) == len(names)
+    assert "e_hull" in whole.stdout.lower() and "report.html" in whole.stdout
+    assert "relax" in whole.stderr
+    page = (run / "report.html").read_text()
+    assert page.lstrip().lower().startswith("<!doctype html>") and "Tc" in page
+    with Ledger.open(run, read_only=True) as ledger:
+        assert ledger.get_meta("state") == "finished"
+        assert ledger.get_meta("peak_memory_MB") < 4000
+        for v in ledger.verdicts():
+            assert v.input_hash and v.settings_hash and v.seconds >= 0 and v.seed >= 0
+        assert {v.model_hash for v in ledger.verdicts(stage="predict")} != {""}
+
+
+def start(home: Path, out: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [*COMMAND, "c.toml", "--out", out],
+        cwd=home,
+        env=ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def wait_for(run: Path, stage: str, count: int, process: subprocess.Popen[bytes]) -> int:
+    """Wait until the ledger holds so many verdicts of a stage (or candidates)."""
+    end = time.monotonic() + 300
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            with Ledger.open(run, read_only=True) as ledger:
+                held = len(ledger.candidates() if stage == "generate" else ledger.verdicts(stage=stage))
+        except LedgerError:
+            held = 0
+        if held >= count:
+            return held
+        time.sleep(0.05)
+    raise AssertionError(f"{stage} never reached {count}")
+
+
+def members(session: int) -> list[int]:
+    """Living processes of a session."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                text = (entry / "stat").read_text().rsplit(")", 1)[1].split()
+            except OSError:
+                continue
+            if int(text[3]) == session and text[0] != "Z":
+                found.append(int(entry.name))
+    return found
+
+
+@pytest.mark.parametrize(("stage", "count"), [("generate", 1), ("relax", 2)])
+def test_kill_9_and_resume_gives_the_same_result(whole, home, stage, count):
+    out = home / f"killed-{stage}"
+    process = start(home, out.name)
+    wait_for(out, stage, count, process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    before = seconds(out)
+    end = time.monotonic() + 20
+    while members(process.pid) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not members(process.pid), "workers outlived their driver"
+    again = call("--out", out.name, "--resume", folder=home)
+    assert again.returncode == 0, again.stderr
+    after = seconds(out)
+    assert {k: after[k] for k in before} == before, "finished work was computed again"
+    assert results(out) == results(home / "whole")
+    assert verdicts(out) == verdicts(home / "whole")
+
+
+def test_ctrl_c_stops_cleanly(whole, home):
+    out = home / "stopped"
+    process = subprocess.Popen(
+        [*COMMAND, "c.toml", "--out", out.name], cwd=home, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
+    )
+    wait_for(out, "check", 1, process)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "--resume" in err and "Traceback" not in err
+
+
+def test_resume_of_a_finished_run_computes_nothing(whole, home):
+    before = seconds(home / "whole")
+    done = call("--out", "whole", "--resume", folder=home)
+    assert done.returncode == 0 and seconds(home / "whole") == before
+
+
+def test_existing_run_is_not_overwritten(whole, home):
+    done = call("c.toml", "--out", "whole", folder=home)
+    assert done.returncode == 2 and "ledger-exists" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_other_seed_is_not_mixed_in(whole, home):
+    done = call("--out", "whole", "--resume", "--seed", "4", folder=home)
+    assert done.returncode == 2 and "other-source" in done.stderr
+    assert len(results(home / "whole")) >= 3
+
+
+def test_a_folder_of_crystals_is_screened_instead(whole, home):
+    crystals = home / "crystals"
+    crystals.mkdir()
+    for path in list((home / "whole" / "candidates").glob("*.cif"))[:2]:
+        (crystals / path.name).write_bytes(path.read_bytes())
+    (crystals / "broken.cif").write_text("data_x\n_cell_length_a 3\n")
+    config = CONFIG.replace("[generate]\n", '[generate]\npaths = ["crystals"]\n')
+    (home / "files.toml").write_text(config)
+    done = call("files.toml", "--out", "files", folder=home)
+    assert done.returncode == 0, done.stderr
+    with Ledger.open(home / "files", read_only=True) as ledger:
+        assert len(ledger.candidates()) == 2
+        ((source, code, _),) = ledger.get_meta("refused_inputs")
+        assert "broken.cif" in source and code
