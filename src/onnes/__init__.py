@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 # never pay for torch.
 _LAZY = {
     "predict": "onnes.prediction",
+    "discover": "onnes.campaign.discover",
     "Spectrum": "onnes.theory.spectral",
     "Record": "onnes.data.records",
     "read": "onnes.crystal.read",
