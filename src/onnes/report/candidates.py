@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from onnes.errors import CrystalError
 from onnes.report.export import cif_name, cif_text, records
 from onnes.report.story import Run, Story
 from onnes.report.tables import interval, novelty_words
@@ -159,7 +160,7 @@ def _cif_link(position: int, story: Story, record: dict[str, Any], label: str) -
     """Link that saves the CIF it carries; a dash for a structure that no CIF can describe."""
     try:
         text = cif_text(story, record)
-    except (ValueError, KeyError, ZeroDivisionError, np.linalg.LinAlgError):
+    except (CrystalError, ValueError, ZeroDivisionError, np.linalg.LinAlgError):
         return MISSING
     data = base64.b64encode(text.encode("utf-8")).decode("ascii")
     name = escape(cif_name(position, record))

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnes.errors import InputError
+from onnes.errors import CrystalError, InputError
 from onnes.report.story import LedgerLike, Run, Story, read_run
 from onnes.report.tables import candidate_rows
 from onnes.report.words import finite
@@ -88,10 +88,19 @@ def write_text(path: Path, text: str) -> Path:
 
 
 def structure_of(story: Story) -> Structure:
-    """Return the pymatgen structure after the last stage that changed it."""
-    from pymatgen.core import Lattice, Structure
+    """Return the pymatgen structure after the last stage that changed it.
+
+    Raises
+    ------
+    CrystalError
+        ``unknown-element``: pymatgen would write a symbol it does not know as a dummy atom.
+    """
+    from pymatgen.core import Element, Lattice, Structure
 
     data = story.structure
+    unknown = sorted({str(s) for s in data["species"] if not Element.is_valid_symbol(str(s))})
+    if unknown:
+        raise CrystalError("unknown-element", f"{story.id} holds {', '.join(unknown)}, which is no element")
     return Structure(Lattice(data["lattice"]), data["species"], data["frac"])
 
 

@@ -89,8 +89,14 @@ def histogram(
     middle, width = (edges[1:] + edges[:-1]) / 2, np.diff(edges)
     traces: list[dict[str, Any]] = []
     words = []
+    shares = np.histogram(data, edges)[0] / max(len(data), 1)
     if len(data):
-        words.append(f"Run: {len(data):,} crystals, median {show(float(np.median(data)), digits, unit)}.")
+        beyond = len(data) - round(float(shares.sum()) * len(data))
+        hidden = f" ({beyond:,} of them outside the range shown)" if beyond else ""
+        middle_words = show(float(np.median(data)), digits, unit)
+        words.append(
+            f"Run: {len(data):,} crystal{'' if len(data) == 1 else 's'}{hidden}, median {middle_words}."
+        )
     else:
         words.append("No crystal of this run got as far as this number.")
     if counts is not None and known is not None:
@@ -103,7 +109,6 @@ def histogram(
     else:
         words.append("The distribution of the training set is not part of this installation.")
     if len(data):
-        shares = np.histogram(data, edges)[0] / len(data)
         traces.append(_steps("this run", edges, shares))
     layout = _layout(axis, "share of crystals")
     layout["yaxis"].update(tickformat=",.0%", rangemode="tozero")

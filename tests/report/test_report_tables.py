@@ -1,0 +1,142 @@
+"""Counting and wording: the funnel's numbers, the candidates' order, and the sentence that sums a run up."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+import report_ledgers as ledgers
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from onnes.campaign.settings import Settings
+from onnes.campaign.stages import REVISION
+from onnes.report.facts import LIMITS, run_facts, stage_limits, stage_seconds
+from onnes.report.story import read_run
+from onnes.report.tables import candidate_rows, funnel_rows, headline, print_candidates
+from onnes.report.words import STAGES, finite, reason_words, show, show_seconds, subscript_html
+
+
+def funnel(ledger):
+    return {row["stage"]: row for row in funnel_rows(ledger).to_dict("records")}
+
+
+def counts(row):
+    return tuple(row[k] for k in ("in", "passed", "failed", "pending"))
+
+
+def test_funnel_counts_and_reasons(tmp_path):
+    rows = funnel(ledgers.finished(tmp_path))
+    assert list(rows) == ["generate", *ledgers.STAGES]
+    assert counts(rows["generate"]) == (7, 7, 0, 0)
+    assert counts(rows["check"]) == (7, 4, 3, 0)
+    assert rows["check"]["reasons"] == {"overlapping-atoms": 2, "flat-cell": 1}
+    assert counts(rows["unique"]) == (4, 3, 1, 0)
+    assert counts(rows["predict"]) == (3, 2, 1, 0)
+    assert rows["predict"]["reasons"] == {"tc-below-limit": 1}
+    assert counts(rows["rank"]) == (2, 2, 0, 0)
+
+
+def test_unfinished_run_counts_what_waits(tmp_path):
+    ledger = ledgers.unfinished(tmp_path)
+    rows = funnel(ledger)
+    assert counts(rows["relax"]) == (2, 1, 0, 1)
+    assert counts(rows["rank"]) == (1, 0, 0, 1)
+    assert "not finished" in headline(ledger)
+    frame = candidate_rows(ledger)
+    assert frame.attrs["provisional"] and frame["rank"].isna().all() and list(frame["formula"]) == ["MgB2"]
+
+
+def test_candidates_in_order_of_rank_with_unknown_kept_unknown(tmp_path):
+    frame = candidate_rows(ledgers.finished(tmp_path))
+    assert list(frame["id"]) == ["g000001", "g000000"] and list(frame["rank"]) == [1, 2]
+    assert frame["e_hull_eV_atom"].isna().tolist() == [False, True]
+    assert frame["in_domain"].tolist() == [True, False]
+
+
+def test_headline_names_the_best(tmp_path):
+    text = headline(ledgers.finished(tmp_path))
+    assert "7 crystals" in text and "2 came out" in text and "MgB₂" in text and "35.4" in text
+
+
+def test_empty_and_fruitless_runs(tmp_path):
+    empty = ledgers.Writer().write(tmp_path / "a", state="running")
+    assert headline(empty) == "No crystal has entered the funnel yet."
+    w = ledgers.Writer()
+    w.verdict(w.candidate("g000000", ledgers.MGB2), "check", "flat-cell: x")
+    fruitless = w.write(tmp_path / "b", **ledgers.FINISHED)
+    assert headline(fruitless) == "1 crystal entered the funnel; none of them passed every gate."
+    console = Console(file=io.StringIO(), width=100)
+    print_candidates(fruitless, console)
+    assert "flat" in console.file.getvalue()
+
+
+def test_finished_run_whose_last_survivors_fell_is_not_provisional(tmp_path):
+    w = ledgers.Writer()
+    w.until_predict(w.candidate("g000000", ledgers.MGB2), 30.0, hull=0.1)
+    # A run that ended without ranking anything (rank removed by hand): its survivors are no candidates.
+    assert candidate_rows(w.write(tmp_path, **ledgers.FINISHED)).empty
+
+
+def test_unreadable_inputs_are_counted(tmp_path):
+    refused = [
+        ["a.cif", "partial-occupancy", "x"],
+        ["b.cif", "partial-occupancy", "y"],
+        ["c", "no-atoms", "z"],
+    ]
+    row = funnel(ledgers.finished(tmp_path, refused_inputs=refused))["read"]
+    assert counts(row) == (10, 7, 3, 0)
+    assert row["reasons"] == {"partial-occupancy": 2, "no-atoms": 1}
+
+
+def test_limits_are_those_of_the_run(tmp_path):
+    run = read_run(ledgers.finished(tmp_path))
+    assert "Tc > 6.5 K" in stage_limits(run, "predict")
+    assert "E_hull < 0.17 eV/atom" in stage_limits(run, "hull")
+    assert stage_limits(run, "novel") == []  # not recorded: nothing is claimed
+
+
+def test_every_limit_is_a_setting_that_exists():
+    settings = Settings().model_dump()
+    for entries in LIMITS.values():
+        for section, key, _ in entries:
+            assert key in settings[section], (section, key)
+
+
+def test_every_stage_of_discover_has_words():
+    assert set(REVISION) <= set(STAGES)
+    order = [s for s in STAGES if s in REVISION]
+    assert order == list(REVISION), "a run without recorded stages is shown in the order of discover"
+
+
+def test_facts(tmp_path):
+    run = read_run(ledgers.finished(tmp_path))
+    facts = dict(run_facts(run))
+    assert facts["Seed"] == "11" and facts["Elapsed"] == "1 h 02 min" and facts["Peak memory"] == "2.3 GB"
+    assert {s: t for s, _, t in stage_seconds(run)}["check"] == pytest.approx(3.5)
+
+
+def test_facts_of_a_ledger_that_says_nothing(tmp_path):
+    ledger = ledgers.Ledger.create(tmp_path)
+    facts = dict(run_facts(read_run(ledger)))
+    assert "Seed" not in facts and "Finished" not in facts
+
+
+@given(st.text(max_size=30))
+def test_words_never_emit_markup(text):
+    assert "<script" not in subscript_html(text).lower()
+    assert subscript_html(text).replace("<sub>", "").replace("</sub>", "").count("<") == 0
+    assert isinstance(reason_words(text), str)
+
+
+@given(st.one_of(st.none(), st.floats(), st.text(max_size=5), st.booleans()))
+def test_show_is_a_number_or_a_dash(value):
+    assert (show(value) == "–") == (finite(value) is None)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.25, "0.2 s"), (59.4, "59 s"), (185, "3 min 05 s"), (7800, "2 h 10 min")]
+)
+def test_durations(seconds, text):
+    assert show_seconds(seconds) == text
