@@ -6,6 +6,8 @@ from pathlib import Path
 
 import typer
 
+from onnes.cli.common import read_aloud
+
 
 def predict(
     paths: list[Path] = typer.Argument(..., help="Structure files, record files or folders."),
@@ -15,7 +17,6 @@ def predict(
     as_json: bool = typer.Option(False, "--json", help="Print records as JSON."),
 ) -> None:
     """Predict lambda, omega_log and Tc with intervals; one row per structure, refused ones included."""
-    from onnes.crystal.read import Refused, read
     from onnes.data.files import atomic_text
     from onnes.errors import InputError
     from onnes.prediction import predict as run
@@ -24,10 +25,7 @@ def predict(
     formula_named(formula)
     if not 0.0 <= mu_star < 1.0:
         raise InputError("bad-mu-star", f"mu* {mu_star} is not allowed; use a number in [0, 1)")
-    items = list(read(paths))
-    for item in items:
-        if isinstance(item, Refused):
-            typer.echo(f"onnes: {item.source}: {item.message} [{item.code}]", err=True)
+    items = list(read_aloud(paths))
     table = run(items, mu_star=mu_star, formula=formula)
     text = table.to_json(orient="records") if as_json else table.to_csv(index=False, float_format="%.6g")
     if out is None:

@@ -8,6 +8,8 @@ from typing import Any
 
 import typer
 
+from onnes.cli.common import read_aloud
+
 PATHS = typer.Argument(..., help="Structure files, record files or folders.")
 POTENTIAL = typer.Option("7net-0", "--potential", help="Universal potential.")
 FMAX = typer.Option(0.05, "--fmax", help="Largest force left, eV/A.")
@@ -29,7 +31,7 @@ def relax(
     from onnes.stability.relax import RelaxSettings
 
     settings = RelaxSettings(potential, fmax, max_steps)
-    _run(relax_all(_items(paths), settings), RELAX_COLUMNS, out, cifs)
+    _run(relax_all(read_aloud(paths), settings), RELAX_COLUMNS, out, cifs)
 
 
 def stability(
@@ -49,16 +51,7 @@ def stability(
     settings = RelaxSettings(potential, fmax, max_steps)
     if potential != DEFAULT:
         raise SettingsError("no-hull-table", f"the hull table holds energies of {DEFAULT} only")
-    _run(assess(_items(paths), settings), STABILITY_COLUMNS, out, cifs)
-
-
-def _items(paths: list[Path]) -> Iterator[Any]:
-    from onnes.crystal.read import Refused, read
-
-    for item in read(paths):
-        if isinstance(item, Refused):
-            typer.echo(f"onnes: {item.source}: {item.message} [{item.code}]", err=True)
-        yield item
+    _run(assess(read_aloud(paths), settings), STABILITY_COLUMNS, out, cifs)
 
 
 def _run(assessed: Iterator[Any], columns: tuple[str, ...], out: Path | None, cifs: Path | None) -> None:
