@@ -47,7 +47,9 @@ def table(run: Run) -> str:
     found = records(run)
     if not found:
         return f'<section id="candidates">\n<h2>Candidates</h2>\n<p>{_none(run)}</p>\n</section>'
-    heads = "".join(_heading(title, kind, k == 0) for k, (title, kind) in enumerate(_COLUMNS))
+    heads = "".join(
+        _heading(title, kind, k == 0 and not run.provisional) for k, (title, kind) in enumerate(_COLUMNS)
+    )
     rows = "\n".join(_row(k, story, record) for k, (story, record) in enumerate(found, start=1))
     order = (
         "not ranked yet; ordered by predicted T<sub>c</sub>"
@@ -125,7 +127,7 @@ def _row(position: int, story: Story, record: dict[str, Any]) -> str:
         _number(record["omega_log_K"], _spread(record["omega_log_K"], record["omega_log_K_std"], 0)),
         _number(record["formation_energy_eV_atom"], show(record["formation_energy_eV_atom"], 3)),
         _number(hull, "unknown" if finite(hull) is None else show(hull, 3)),
-        f'<td class="text">{escape(novelty_words(record))}</td>',
+        f"<td>{_novelty(record)}</td>",
         f'<td class="{"flag" if outside else ""}">{domain}</td>',
         f"<td>{link}</td>",
     ]
@@ -156,6 +158,12 @@ def _space_group(record: dict[str, Any]) -> str:
     return text if number is None else f'{text} <span class="pm">({number:.0f})</span>'
 
 
+def _novelty(record: dict[str, Any]) -> str:
+    """Novelty in a word or two; the card has the rest."""
+    word = str(record["novelty"] or "")
+    return "new structure" if word == "known-composition-new-structure" else escape(word) or MISSING
+
+
 def _cif_link(position: int, story: Story, record: dict[str, Any], label: str) -> str:
     """Link that saves the CIF it carries; a dash for a structure that no CIF can describe."""
     try:
@@ -183,7 +191,8 @@ def _card(position: int, story: Story, record: dict[str, Any], model: dict[str, 
     )
     facts = "".join(f"<div><dt>{k}</dt><dd>{v}</dd></div>" for k, v in _card_facts(story, record))
     return (
-        f'<article class="card" id="c{position}">\n<h3><span class="rank">{number}</span> {formula} '
+        f'<article class="card" id="c{position}" data-id="{escape(story.id)}">\n'
+        f'<h3><span class="rank">{number}</span> {formula} '
         f'<span class="sg">{_space_group(record)}</span>{flag}</h3>\n'
         f'<canvas class="view" data-model="{position - 1}" tabindex="0" role="img" '
         f'aria-label="{escape(label)}"></canvas>\n<ul class="legend">{legend}</ul>\n<dl>{facts}</dl>\n</article>\n'
@@ -200,7 +209,7 @@ def _card_facts(story: Story, record: dict[str, Any]) -> list[tuple[str, str]]:
         ("Cell", _cell(story.structure)),
         ("Atoms", str(record["n_atoms"])),
         ("Density", show(record["density_g_cm3"], 2, "g/cm³") if finite(record["density_g_cm3"]) else ""),
-        ("Hull phases", escape(str(record["decomposition"] or ""))),
+        ("Hull phases", subscript_html(str(record["decomposition"] or ""))),
         ("Novelty", escape(novelty_words(record))),
         ("Domain", escape(str(note or ""))),
         ("Id", escape(story.id)),

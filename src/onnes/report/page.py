@@ -153,7 +153,7 @@ def _funnel_row(run: Run, row: dict[Any, Any], total: int) -> str:
     share = 100 * int(row["passed"]) / total
     limits = "<br>".join(escape(text) for text in facts.stage_limits(run, stage))
     reasons = "".join(
-        f'<li><span class="count">{count:,}</span> {escape(reason_words(code))}</li>'
+        f'<li><span class="count">{count:,}</span> <span>{escape(reason_words(code))}</span></li>'
         for code, count in row["reasons"].items()
     )
     numbers = "".join(

@@ -7,14 +7,19 @@
       const box = document.getElementById("chart-" + key);
       if (!box || !window.Plotly) continue;
       if (box.clientWidth < 420) {
-        // A narrow chart has no room for a legend of several lines above it.
-        const entries = spec.data.filter((t) => t.name).length;
-        const lines = entries > 2 ? entries : 1;
+        // The legend above a narrow chart has two entries a line.
+        const lines = Math.ceil(spec.data.filter((t) => t.name).length / 2);
         spec.layout.margin.t = 14 + 20 * lines;
         box.style.height = 290 + 20 * (lines - 1) + "px";
-        if (lines > 1) spec.layout.legend.orientation = "v";
       }
-      Plotly.newPlot(box, spec.data, spec.layout, { displayModeBar: false, responsive: true, doubleClick: false });
+      Plotly.newPlot(box, spec.data, spec.layout, { displayModeBar: false, doubleClick: false });
+      new ResizeObserver(() => box.clientWidth && Plotly.Plots.resize(box)).observe(box);
+      // A point of the last chart leads to the card of its crystal.
+      box.on("plotly_click", (event) => {
+        const id = event.points[0].customdata;
+        const row = Array.from(document.querySelectorAll("[data-id]")).find((card) => card.dataset.id === id);
+        if (row) location.hash = row.id;
+      });
     }
   }
 

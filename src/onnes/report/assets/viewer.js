@@ -2,7 +2,8 @@
 // A small 3D view of a unit cell on a 2D canvas: shaded discs, two-coloured bonds and cell edges, painted
 // from back to front in parallel projection.
 window.onnesViewer = function (models) {
-  const START = turn(turn([1, 0, 0, 0, 1, 0, 0, 0, 1], "y", 0.45), "x", -1.25);
+  // The third axis of the crystal points up, tipped a little towards the viewer.
+  const START = turn(turn([1, 0, 0, 0, 1, 0, 0, 0, 1], "z", -0.5), "x", -1.3);
   const EDGE_PARTS = 8;
 
   function multiply(a, b) {
@@ -14,7 +15,8 @@ window.onnesViewer = function (models) {
   // The rotation m followed by one about an axis of the screen.
   function turn(m, axis, angle) {
     const c = Math.cos(angle), s = Math.sin(angle);
-    return multiply(axis === "x" ? [1, 0, 0, 0, c, -s, 0, s, c] : [c, 0, s, 0, 1, 0, -s, 0, c], m);
+    const about = { x: [1, 0, 0, 0, c, -s, 0, s, c], y: [c, 0, s, 0, 1, 0, -s, 0, c], z: [c, -s, 0, s, c, 0, 0, 0, 1] };
+    return multiply(about[axis], m);
   }
 
   function apply(m, p) {
@@ -51,8 +53,11 @@ window.onnesViewer = function (models) {
         const values = this.edges.flat().map((p) => p[x]);
         return (Math.min(...values) + Math.max(...values)) / 2;
       });
-      const largest = Math.max(0.5, ...model.elements.map((e) => e[2]));
-      this.reach = largest + Math.max(...points.map((p) => Math.hypot(...p.map((v, x) => v - this.middle[x]))));
+      this.largest = Math.max(0.5, ...model.elements.map((e) => e[2]));
+      const seen = points.map((p) => apply(START, p.map((v, x) => v - this.middle[x])));
+      // Half the width and height of the first view, and the radius that no rotation exceeds.
+      this.half = [0, 1].map((x) => this.largest + Math.max(...seen.map((p) => Math.abs(p[x]))));
+      this.reach = this.largest + Math.max(...seen.map((p) => Math.hypot(...p)));
       this.listen();
     }
 
@@ -119,7 +124,9 @@ window.onnesViewer = function (models) {
       this.canvas.height = Math.round(height * ratio);
       const pen = this.canvas.getContext("2d");
       pen.scale(ratio, ratio);
-      const scale = (0.47 * Math.min(width, height) / this.reach) * this.zoom;
+      // The first view fills the canvas; a long cell may reach over the edge when it is turned, by a third at most.
+      const fitting = 0.46 * Math.min(width / this.half[0], height / this.half[1]);
+      const scale = Math.min(fitting, 0.65 * Math.min(width, height) / this.reach) * this.zoom;
       const place = (p) => {
         const [x, y, z] = apply(this.rotation, p.map((v, k) => v - this.middle[k]));
         return [width / 2 + scale * x, height / 2 - scale * y, z];
