@@ -60,6 +60,21 @@ def test_headline_names_the_best(tmp_path):
     assert "7 crystals" in text and "2 came out" in text and "MgB₂" in text and "35.4" in text
 
 
+@pytest.mark.parametrize(
+    ("hull", "words"),
+    [
+        (0.012, "0.012\u00a0eV/atom above the hull"),
+        (-0.068, "0.068\u00a0eV/atom below the hull"),
+        (None, "its energy above the hull is unknown"),
+    ],
+)
+def test_headline_says_on_which_side_of_the_hull(tmp_path, hull, words):
+    w = ledgers.Writer()
+    w.until_predict(w.candidate("g000000", ledgers.NBN), 12.0, hull=hull)
+    w.verdict("g000000", "rank", rank=1, score=1.0)
+    assert words in headline(w.write(tmp_path, **ledgers.FINISHED))
+
+
 def test_empty_and_fruitless_runs(tmp_path):
     empty = ledgers.Writer().write(tmp_path / "a", state="running")
     assert headline(empty) == "No crystal has entered the funnel yet."

@@ -212,7 +212,10 @@ def headline(ledger: LedgerLike | Run) -> str:
     if finite(low) is not None and finite(high) is not None:
         text += f" (interval {interval(low, high)} K)"
     hull = finite(best.numbers.get("e_hull_eV_atom"))
-    return text + (f", {show(hull, 3, 'eV/atom')} above the hull." if hull is not None else ", hull unknown.")
+    if hull is None:
+        return text + "; its energy above the hull is unknown."
+    side = "above" if hull >= 0 else "below"
+    return text + f", {show(abs(hull), 3, 'eV/atom')} {side} the hull of known phases."
 
 
 def interval(low: Any, high: Any) -> str:
