@@ -113,6 +113,7 @@ def test_facts_limits_and_reasons_are_told(whole):
         "unknown",
         "outside",
         "7net-0",
+        "SevenNet-0",
         "allen-dynes",
         "Peak memory2.3 GB",
     ):

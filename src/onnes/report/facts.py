@@ -120,14 +120,14 @@ def notes(run: Run) -> list[tuple[str, str]]:
 
     Errors of the models come from the cards shipped with this installation.
     """
-    potential = setting(run, "relax", "potential") or "a universal potential"
+    potential = _potential_words(run)
     formula = setting(run, "predict", "formula") or "a closed Tc formula"
     mu_star = setting(run, "predict", "mu_star")
     at = f" at μ* = {show_any(mu_star)}" if mu_star is not None else ""
     found = [
         (
             "Structures and energies",
-            f"Every crystal was relaxed with {potential}, a machine-learned interatomic potential, not with "
+            f"Every crystal was relaxed with a machine-learned interatomic potential, {potential}, not with "
             "density functional theory. Relax again with a first-principles code before relying on a number.",
         ),
         ("Stability", _hull_note()),
@@ -146,6 +146,15 @@ def notes(run: Run) -> list[tuple[str, str]]:
         ),
     ]
     return [(title, " ".join(text.split())) for title, text in found if text]
+
+
+def _potential_words(run: Run) -> str:
+    """Title and citation of the run's potential, or its bare name when this installation lacks it."""
+    from onnes.stability.potentials import POTENTIALS
+
+    name = str(setting(run, "relax", "potential") or "not recorded in the ledger")
+    found = POTENTIALS.get(name)
+    return name if found is None else f"{found.title} [{found.citation}]"
 
 
 def _error_note() -> str:
