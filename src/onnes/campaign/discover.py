@@ -72,7 +72,7 @@ def discover(
         )
         fill(ledger, chosen, workers, watcher or Silent())
         run_funnel(ledger, build(chosen), workers, watcher)
-        workers.close()
+        workers.close(kill=False)
         ledger.update_meta(
             {"state": "finished", "finished": now(), "peak_memory_MB": peak_memory_MB(chosen.run.workers)}
         )

@@ -39,17 +39,20 @@ class Workers:
         """Replace the pool after one of its processes died."""
         self.close()
 
-    def close(self) -> None:
-        """Stop the processes without waiting for what they compute."""
+    def close(self, *, kill: bool = True) -> None:
+        """Stop the processes: at once, or (kill=False) when they have finished what they do."""
         if self._pool is None:
             return
-        processes = list((self._pool._processes or {}).values())
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        pool, self._pool = self._pool, None
+        processes = list((pool._processes or {}).values())
+        pool.shutdown(wait=not kill, cancel_futures=True)
+        if kill:
+            for process in processes:
+                process.terminate()
         for process in processes:
-            process.terminate()
-        for process in processes:
-            process.join(5)
-        self._pool = None
+            process.join(10)
+        # Joins the pool's own thread, which frees its semaphores.
+        pool.shutdown(wait=True)
 
     def __enter__(self) -> Workers:
         return self
