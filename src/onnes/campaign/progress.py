@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 import time
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -30,6 +33,43 @@ class _Counts(ProgressColumn):
         return Text(f"{task.fields['passed']} passed, {task.fields['failed']} out")
 
 
+class Interrupt:
+    """Ctrl-C that cannot get lost.
+
+    Python drops a KeyboardInterrupt that happens to arrive inside a destructor or a callback of the garbage
+    collector, and prints a traceback. Here it is remembered and raised again at the next `check`.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._old: Any = None
+        self._hook = sys.unraisablehook
+
+    def __enter__(self) -> Interrupt:
+        if threading.current_thread() is threading.main_thread():
+            self._old = signal.signal(signal.SIGINT, self._handle)
+        sys.unraisablehook = self._unraisable
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._old is not None:
+            signal.signal(signal.SIGINT, self._old)
+        sys.unraisablehook = self._hook
+
+    def check(self) -> None:
+        """Raise what was asked for."""
+        if self.asked:
+            raise KeyboardInterrupt
+
+    def _handle(self, *_: object) -> None:
+        self.asked = True
+        raise KeyboardInterrupt
+
+    def _unraisable(self, what: Any) -> None:
+        if not isinstance(what.exc_value, KeyboardInterrupt):
+            self._hook(what)
+
+
 class Progressing:
     """A watcher that draws; use it in a ``with`` statement.
 
@@ -46,6 +86,7 @@ class Progressing:
         self.stages = stages
         self._tasks: dict[str, int] = {}
         self._state: dict[str, list[float]] = {}
+        self._interrupt = Interrupt()
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=28),
@@ -58,6 +99,7 @@ class Progressing:
         )
 
     def __enter__(self) -> Progressing:
+        self._interrupt.__enter__()
         if self.console.is_terminal:
             self._bar.start()
         return self
@@ -67,9 +109,11 @@ class Progressing:
     ) -> None:
         if self.console.is_terminal:
             self._bar.stop()
+        self._interrupt.__exit__()
 
     def begin(self, stage: str, total: int, kept: int) -> None:
         """Start the line of a stage."""
+        self._interrupt.check()
         place = f"{self.stages.index(stage) + 1}/{len(self.stages)} " if stage in self.stages else ""
         self._state[stage] = [total, 0, 0, time.monotonic(), time.monotonic()]
         task = self._bar.add_task(f"{place}{stage}", total=total, passed=0, failed=0)
@@ -79,6 +123,7 @@ class Progressing:
 
     def advance(self, stage: str, passed: int, failed: int) -> None:
         """Count verdicts."""
+        self._interrupt.check()
         state = self._state[stage]
         state[1] += passed
         state[2] += failed
