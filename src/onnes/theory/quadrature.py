@@ -14,15 +14,30 @@ _MAX_LOG_RATIO = 0.5 * np.log(2.0)
 _ROOT = 2.0**-30
 
 
-def reaches_zero(omega: FloatArray) -> bool:
-    """Whether the grid is meant to start at zero: its first point is within 1.5 spacings of it.
+#: A grid k d or (k + 1/2) d starts 1 or 1/2 spacing above zero; outside this window zero is no point of it.
+_MISSING_POINT = (0.1, 1.25)
 
-    Then the function goes linearly to 0 at omega = 0; otherwise it is 0 below its first point.
+
+#: How much larger alpha2F/omega may be at the first point than at the second before it is a step.
+_STEP = 1.5
+
+
+def reaches_zero(omega: FloatArray, values: FloatArray) -> bool:
+    """Whether the function goes linearly to 0 at omega = 0 below its first point, or is 0 there.
+
+    It does when the grid is meant to start at zero (first point within 1.5 spacings) and alpha2F/omega does
+    not fall from the first point to the second, as it cannot for acoustic modes (alpha2F ~ omega or
+    omega^2). A spectrum that starts with a step (a box, a cut) ends at the step: continued to zero it would
+    gain 2 alpha2F(first) in lambda.
     """
-    return omega.size > 1 and bool(omega[0] <= 1.5 * (omega[1] - omega[0]))
+    if omega.size < 2 or omega[0] > 1.5 * (omega[1] - omega[0]):
+        return False
+    return bool(values[0] * omega[1] <= _STEP * values[1] * omega[0])
 
 
-def linear_rule(omega: FloatArray, values: FloatArray) -> tuple[FloatArray, FloatArray, NDArray[np.int64]]:
+def linear_rule(
+    omega: FloatArray, values: FloatArray, *, from_zero: bool | None = None
+) -> tuple[FloatArray, FloatArray, NDArray[np.int64]]:
     """Return nodes, weights and, per node, the index of the grid point that closes its piece.
 
     Parameters
@@ -31,6 +46,8 @@ def linear_rule(omega: FloatArray, values: FloatArray) -> tuple[FloatArray, Floa
         Strictly increasing, > 0.
     values : ndarray, shape (n,)
         The function on the grid.
+    from_zero : bool, optional
+        Whether the function goes linearly to 0 at omega = 0; decided by `reaches_zero` when not given.
 
     Returns
     -------
@@ -40,11 +57,12 @@ def linear_rule(omega: FloatArray, values: FloatArray) -> tuple[FloatArray, Floa
         Grid index i such that the node lies in (omega[i-1], omega[i]].
     """
     x, y, first = omega, values, 1
-    if reaches_zero(omega):
+    if reaches_zero(omega) if from_zero is None else from_zero:
         x = np.concatenate([[omega[0] * _ROOT], omega])
         y = np.concatenate([[values[0] * _ROOT], values])
         first = 0
-    log_ratio = np.log(x[1:] / x[:-1])
+    # A ratio of the extremes of floating point overflows; a difference of logarithms does not.
+    log_ratio = np.diff(np.log(x))
     pieces = np.maximum(1, np.ceil(log_ratio / _MAX_LOG_RATIO)).astype(np.int64)
     interval = np.repeat(np.arange(x.size - 1), pieces)
     step = np.arange(interval.size) - np.repeat(np.cumsum(pieces) - pieces, pieces)

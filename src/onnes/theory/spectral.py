@@ -1,8 +1,12 @@
 """The Eliashberg function alpha2F(omega) as an immutable object, and its moments.
 
-Between grid points alpha2F is taken as linear, and all integrals are done for that function: a quadrature
-rule built once per spectrum (Gauss-Legendre on pieces no wider than a factor sqrt(2) in omega) integrates
-1/omega, ln(omega)/omega and the Matsubara kernels alike, also where a trapezoid fails, near omega = 0.
+Between grid points alpha2F is taken as linear; above the last point it is 0. Below the first point it is 0 too,
+unless omega = 0 is just the point missing in front of the grid (see `quadrature.reaches_zero`) or the input had
+points at omega <= 0: then it goes linearly to alpha2F(0) = 0, which adds 2 alpha2F(omega_1) to lambda.
+
+All integrals are done for that function: a quadrature rule built once per spectrum (Gauss-Legendre on pieces no
+wider than a factor sqrt(2) in omega) integrates 1/omega, ln(omega)/omega and the Matsubara kernels alike, also
+where a trapezoid fails, near omega = 0.
 """
 
 from __future__ import annotations
@@ -16,11 +20,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from onnes.errors import InputError, PhysicsError
-from onnes.theory.hygiene import Hygiene, clean
-from onnes.theory.quadrature import linear_rule
+from onnes.theory.hygiene import WARN_REMOVED, Hygiene, clean
+from onnes.theory.quadrature import linear_rule, reaches_zero
 from onnes.units import TO_KELVIN
 
 FloatArray = NDArray[np.float64]
+
+#: Stretching of the hydrogen molecule, 4,400 cm-1, the stiffest vibration there is, and a little.
+HIGHEST_PHONON_MEV = 600.0
+#: Grids that end outside this range (meV) are not phonon spectra in any unit.
+_TOP_RANGE_MEV = (1e-3, 1e6)
 
 
 def unit_factor(unit: str | None) -> float:
@@ -59,7 +68,7 @@ class Spectrum:
 
     def __post_init__(self) -> None:
         omega, values = _grid(self.omega_meV, self.alpha2F, self.source)
-        if omega[0] <= 0.0 or (values < 0.0).any():
+        if omega[0] <= ZERO * omega[-1] or (values < 0.0).any():
             raise InputError(
                 "not-clean", f"{self.source}: Spectrum holds omega > 0 and alpha2F >= 0; use from_arrays"
             )
@@ -97,12 +106,17 @@ class Spectrum:
         ------
         InputError
             ``no-unit``, ``unknown-unit``, ``shape``, ``too-few-points``, ``not-finite``,
-            ``grid-not-increasing``.
+            ``grid-not-increasing``, ``out-of-range``.
         PhysicsError
             ``negative-weight``: more than 10 % of lambda would have to be removed (see `hygiene`).
         """
         factor = unit_factor(unit)
         raw_omega, raw_values = _grid(omega, alpha2F, source)
+        top = float(raw_omega[-1]) * factor
+        if top > 0.0 and not _TOP_RANGE_MEV[0] <= top <= _TOP_RANGE_MEV[1]:
+            raise InputError(
+                "out-of-range", f"{source}: omega ends at {top:.3g} meV; is the unit {unit} right?"
+            )
         kept_omega, kept_values, hygiene = clean(raw_omega * factor, raw_values, source)
         return cls(kept_omega, kept_values, source, hygiene, dict(meta or {}))
 
@@ -114,8 +128,31 @@ class Spectrum:
         return read_a2f(path, unit=unit, **options)
 
     @cached_property
+    def from_zero(self) -> bool:
+        """Whether alpha2F goes linearly to 0 at omega = 0 below the first point; it is 0 there otherwise."""
+        stated = self.hygiene.from_zero
+        return reaches_zero(self.omega_meV) if stated is None else stated
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know about this input, one line each; serious ones start with ``warning``."""
+        lines = [*self.meta.get("notes", []), *self.hygiene.notes]
+        # Continued to zero or not, the first value is worth 2 alpha2F(omega_1) in lambda.
+        if not self.from_zero and 2.0 * self.alpha2F[0] > WARN_REMOVED * self.lam:
+            lines.append(
+                f"warning: alpha2F starts at {self.alpha2F[0]:.3g} at {self.omega_meV[0]:.3g} meV and is taken "
+                "as 0 below; a curve cut off at low frequency lacks coupling"
+            )
+        if self.omega_max_meV > HIGHEST_PHONON_MEV:
+            lines.append(
+                f"warning: alpha2F reaches {self.omega_max_meV:.0f} meV, above any phonon known "
+                f"({HIGHEST_PHONON_MEV:.0f} meV); is the unit right?"
+            )
+        return lines
+
+    @cached_property
     def _rule(self) -> tuple[FloatArray, FloatArray, NDArray[np.int64]]:
-        return linear_rule(self.omega_meV, self.alpha2F)
+        return linear_rule(self.omega_meV, self.alpha2F, from_zero=self.from_zero)
 
     def quadrature(self) -> tuple[FloatArray, FloatArray]:
         """Return nodes (meV) and weights (meV) with sum(weight f(node)) = int alpha2F f d omega.
@@ -215,7 +252,9 @@ class Spectrum:
                 f"{self.source}: the spectrum reaches {self.omega_max_meV:.1f} meV, beyond the grid's end at "
                 f"{grid[-1]:.1f} meV ({100 * beyond / total:.1f} % of its area)",
             )
-        return np.asarray(np.interp(grid, self.omega_meV, self.alpha2F, left=0.0, right=0.0))
+        start = [0.0] if self.from_zero else []
+        x, y = np.r_[start, self.omega_meV], np.r_[start, self.alpha2F]
+        return np.asarray(np.interp(grid, x, y, left=0.0, right=0.0))
 
     def scaled(self, *, coupling: float = 1.0, frequency: float = 1.0) -> Spectrum:
         """Return a spectrum with lambda multiplied by `coupling` and all frequencies by `frequency`."""

@@ -62,7 +62,7 @@ def summarise(
         "omega_2_K": w2,
         "removed_fraction": spectrum.hygiene.removed,
         "meta": {key: value for key, value in spectrum.meta.items() if key != "notes"},
-        "notes": [*spectrum.meta.get("notes", []), *spectrum.hygiene.notes, *_cross_check(spectrum)],
+        "notes": [*spectrum.notes, *_cross_check(spectrum)],
         "tc": rows,
     }
 
