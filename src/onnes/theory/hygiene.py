@@ -93,7 +93,7 @@ def clean(omega: FloatArray, values: FloatArray, source: str) -> tuple[FloatArra
         ``negative-weight`` above 10 % removed; ``no-real-frequencies`` when fewer than two points remain.
     """
     omega = np.where(np.abs(omega) <= ZERO * np.abs(omega).max(), 0.0, omega)
-    real = omega > ZERO * abs(omega[-1])
+    real = omega > 0.0
     if real.sum() < 2:
         raise PhysicsError("no-real-frequencies", f"{source}: fewer than two points at omega > 0")
     x, y = omega[real], values[real]

@@ -18,21 +18,15 @@ _ROOT = 2.0**-30
 _MISSING_POINT = (0.1, 1.25)
 
 
-#: How much larger alpha2F/omega may be at the first point than at the second before it is a step.
-_STEP = 1.5
+def reaches_zero(omega: FloatArray) -> bool:
+    """Whether zero is the missing first point of the grid, so that the function goes linearly to 0 there.
 
-
-def reaches_zero(omega: FloatArray, values: FloatArray) -> bool:
-    """Whether the function goes linearly to 0 at omega = 0 below its first point, or is 0 there.
-
-    It does when the grid is meant to start at zero (first point within 1.5 spacings) and alpha2F/omega does
-    not fall from the first point to the second, as it cannot for acoustic modes (alpha2F ~ omega or
-    omega^2). A spectrum that starts with a step (a box, a cut) ends at the step: continued to zero it would
-    gain 2 alpha2F(first) in lambda.
+    Otherwise it is 0 below its first point: a box that starts at 2 meV on a grid of three points stays one.
     """
-    if omega.size < 2 or omega[0] > 1.5 * (omega[1] - omega[0]):
+    if omega.size < 2:
         return False
-    return bool(values[0] * omega[1] <= _STEP * values[1] * omega[0])
+    low, high = _MISSING_POINT
+    return bool(low <= omega[0] / (omega[1] - omega[0]) <= high)
 
 
 def linear_rule(

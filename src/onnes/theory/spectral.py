@@ -68,7 +68,7 @@ class Spectrum:
 
     def __post_init__(self) -> None:
         omega, values = _grid(self.omega_meV, self.alpha2F, self.source)
-        if omega[0] <= ZERO * omega[-1] or (values < 0.0).any():
+        if omega[0] <= 0.0 or (values < 0.0).any():
             raise InputError(
                 "not-clean", f"{self.source}: Spectrum holds omega > 0 and alpha2F >= 0; use from_arrays"
             )
