@@ -20,11 +20,9 @@ from onnes.theory.quadrature import linear_rule, reaches_zero
 
 FloatArray = NDArray[np.float64]
 
-#: Frequencies below this fraction of the highest one are zero for all that matters.
-ZERO = 1e-12
 WARN_REMOVED = 0.01
 REFUSE_REMOVED = 0.10
-#: Below this fraction of the largest frequency a frequency is zero.
+#: Below this fraction of the largest frequency a frequency is zero: rounding, or a stand-in against 1/0.
 ZERO = 1e-6
 
 

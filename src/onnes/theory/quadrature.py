@@ -12,8 +12,6 @@ _X, _W = np.polynomial.legendre.leggauss(4)
 _MAX_LOG_RATIO = 0.5 * np.log(2.0)
 #: The piece between 0 and the first point starts at this fraction of it; what is below carries 1e-9 of it.
 _ROOT = 2.0**-30
-
-
 #: A grid k d or (k + 1/2) d starts 1 or 1/2 spacing above zero; outside this window zero is no point of it.
 _MISSING_POINT = (0.1, 1.25)
 
