@@ -101,7 +101,7 @@ def debye_from_dos(omega_K: ArrayLike, dos: ArrayLike) -> float:
     Raises
     ------
     InputError
-        ``shape``, ``not-finite``.
+        ``shape``, ``not-finite``, ``grid-not-increasing``.
     PhysicsError
         ``empty-dos``, ``imaginary-modes`` when more than 1 % of the states lie below zero.
     """
@@ -110,6 +110,10 @@ def debye_from_dos(omega_K: ArrayLike, dos: ArrayLike) -> float:
         raise InputError("shape", f"omega {x.shape} and dos {g.shape} must be equal 1-D shapes, >= 2 points")
     if not (np.isfinite(x).all() and np.isfinite(g).all()):
         raise InputError("not-finite", "the phonon density of states holds NaN or inf")
+    if (np.diff(x) <= 0.0).any():
+        raise InputError(
+            "grid-not-increasing", "the frequencies of the phonon density of states must increase"
+        )
     g = np.maximum(g, 0.0)
     total, below = float(np.trapezoid(g, x)), float(np.trapezoid(np.where(x < 0.0, g, 0.0), x))
     if total <= 0.0:
