@@ -49,7 +49,9 @@ def element_references(found: dict[str, Reference], path: Path) -> list[Referenc
     better = []
     for symbol, best in json.loads(path.read_text()).items():
         energy, held = best["energy_eV_atom"], found.get(symbol)
-        if energy is not None and (held is None or energy < held.energy_eV_atom):
+        if energy is None or energy > 0.0:
+            continue  # not bound by the potential (xenon): no reference is better than a wrong one
+        if held is None or energy < held.energy_eV_atom:
             name = best["structure"]
             id = name if name.startswith("mp-") else f"onnes-{symbol}-{name}"
             better.append(Reference(symbol, energy, id))
@@ -178,7 +180,8 @@ def main() -> None:
         "elements_relaxed_here": sorted(r.formula for r in extra),
         "energy_gained_by_relaxing_a_sample": relaxed_sample(sample, args.sample, args.seed),
         "formation_energy_against_materials_project": against_dft(energies, HullReferences(kept)),
-        "command": "python training/hull/{energies,elements}.py; python training/hull/pack.py --sample {args.sample}"
+        "command": "python training/hull/{energies,elements}.py; "
+        f"python training/hull/pack.py --sample {args.sample}"
         f" --seed {args.seed}",
     }
     args.out.with_name("hull_references.card.json").write_text(json.dumps(card, indent=1) + "\n")
