@@ -62,7 +62,8 @@ def _read_qe_a2f_dos(text: str, source: str) -> Curves:
     table = parse_table(text, source, skip=(r"^\s*lambda\s*=",))
     meta: dict[str, Any] = {}
     found = re.search(r"lambda\s*=\s*(\S+)", text)
-    if found:
+    # A run that failed half-way writes NaN or stars here: no cross-check then, and the curve is read as it is.
+    if found and np.isfinite(_number(found.group(1))):
         meta["lambda_file"] = _number(found.group(1))
     # Column 2 is the total; the rest are single modes, which nobody means by "the" alpha2F.
     return Curves(table.column(0), table.rows[:, 1:2], "Ry", ["total"], meta)
