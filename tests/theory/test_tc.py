@@ -69,6 +69,19 @@ def test_xie_never_jumps_across_its_pole():
     assert np.max(np.abs(values / plain - 1.0)) < 0.5
 
 
+def test_xie_leaves_the_whole_neighbourhood_of_a_broad_pole():
+    # At mu* = 0.2 f_mu is off by more than a half over a wide range of lambda, far beyond the pole itself.
+    lam = np.linspace(0.5, 1.3, 801)
+    table = tc_table(lam, 100.0, 100.0, mu_star=0.2, formula=XIE)
+    _, f_mu, distance = xie_factors(lam, 100.0, 100.0, 0.2)
+    off = (f_mu < 0.5) | (f_mu > 1.5)
+    assert (off & (np.abs(distance) > 0.05)).sum() > 50
+    assert (table.why[off] == Why.XIE_POLE).all() and not table.fallback[
+        ~off & (np.abs(distance) > 1e-3)
+    ].any()
+    np.testing.assert_array_equal(table.tc_K[off], tc_array(lam[off], 100.0, 100.0, mu_star=0.2, formula=AD))
+
+
 def test_xie_without_repulsion_has_no_pole():
     assert tc(2.0, 100.0, 200.0, mu_star=0.0, formula=XIE).reason == ""
 
