@@ -166,7 +166,7 @@ def test_bcs_condensation_energy():
 
 
 def test_low_tc_needs_no_larger_matrix():
-    low, high = einstein(20.0, 0.27), einstein(200.0, 4.0)
+    low, high = einstein(20.0, 0.26), einstein(200.0, 4.0)
     cold, hot = Eliashberg(low, 0.1), Eliashberg(high, 0.1)
     assert 0.0 < cold.tc() < 0.1 and hot.tc() > 150.0
     assert len(mesh(cold.tc_sizes[0]).index) < 600

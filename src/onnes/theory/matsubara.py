@@ -64,7 +64,7 @@ def _weights(points: NDArray[np.int64]) -> FloatArray:
     """
     weight = np.ones(len(points))
     for k in np.flatnonzero(np.diff(points) > 1):
-        low = min(max(k - 1, 0), len(points) - 4)
+        low = min(max(int(k) - 1, 0), len(points) - 4)
         support = points[low : low + 4]
         a, b = int(points[k]), int(points[k + 1])
         # Power sums of t = (m - a)/(b - a) over the integers strictly between a and b.
