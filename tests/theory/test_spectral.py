@@ -363,3 +363,20 @@ def test_curves_reproduce_other_codes_closed_tc(curves):
         assert got * f1 * f2 == pytest.approx(reference["Tc_AllenDynes_K"], rel=3e-3), name
         assert tc(spectrum, mu_star=0.1).tc_K < reference["Tc_AllenDynes_K"], name
     assert checked == 11
+
+
+def test_elk_allen_dynes_and_omega_2(curves):
+    """The entry calls it McMillan, but Elk's figure has f1 and f2 in it: McMillan alone is 152 K here."""
+    entry, spectrum = curves["LaHx_elk_miicck"]
+    reference = entry["reference"]
+    assert spectrum.omega_2_K == pytest.approx(reference["omega_rms_Ha_elk"] * TO_KELVIN["Ha"], rel=1e-4)
+    assert tc(spectrum, mu_star=0.15).tc_K == pytest.approx(reference["Tc_McMillan_mu0.15_K"], rel=1e-4)
+    assert tc(spectrum, mu_star=0.15, formula="mcmillan-allen-dynes").tc_K == pytest.approx(152.1, abs=0.1)
+
+
+@pytest.mark.parametrize("smearing", [1, 3, 5])
+def test_qe_mcmillan_from_its_own_moments(curves, smearing):
+    # From QE's lambda and omega_log, as its curve's negative bins were clipped before it reached us.
+    reference = curves[f"Pb_QE_coarse_smear{smearing}"][0]["reference"]
+    got = tc(reference["lambda_QE"], reference["omega_log_K_QE"], formula="mcmillan-allen-dynes").tc_K
+    assert got == pytest.approx(reference["Tc_McMillan_mu0.10_K"], abs=6e-4)
