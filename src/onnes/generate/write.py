@@ -32,7 +32,7 @@ def write_crystals(
     out.mkdir(parents=True, exist_ok=True)
     facts = {"model": sampler.checkpoint.hash, "seed": seed, **asdict(settings)}
     facts.update(elements=list(settings.elements), exclude=list(settings.exclude))
-    manifest = out / "manifest.json"
+    manifest = out / "manifest.txt"
     if manifest.exists():
         if json.loads(manifest.read_text()) != facts:
             raise InputError("other-run", f"{out} holds crystals of another seed, model or settings")
