@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+import onnes.cli.data
 import onnes.cli.discover
 import onnes.cli.generate
 import onnes.cli.predict
@@ -46,6 +47,7 @@ app.command("relax")(onnes.cli.stability.relax)
 app.command("stability")(onnes.cli.stability.stability)
 app.command("report")(onnes.cli.report.report)
 app.command("tc")(onnes.cli.tc.tc)
+app.add_typer(onnes.cli.data.app, name="data")
 
 
 def main() -> None:

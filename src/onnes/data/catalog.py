@@ -60,8 +60,6 @@ class DataSet:
         What a user has to do where fetching alone is not enough.
     tc_convention : str
         Formula and mu* behind the set's critical temperatures; kept with every imported row.
-    large : bool
-        Files are fetched one by one, by name.
     """
 
     name: str
@@ -73,7 +71,6 @@ class DataSet:
     files: tuple[RemoteFile, ...] = field(default=())
     how: str = ""
     tc_convention: str = ""
-    large: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
@@ -176,7 +173,6 @@ _SETS = (
         ),
         how="name one archive with --file; unpack it and import its geo_opt.cif files",
         tc_convention="Allen-Dynes mu*=0.10",
-        large=True,
     ),
     DataSet(
         name="3dsc",

@@ -250,6 +250,8 @@ def _first_error(id: Any, error: ValidationError) -> DataError:
     """Turn pydantic's report into one line with one reason code."""
     first = error.errors(include_url=False, include_input=False)[0]
     code = first["type"] if "-" in first["type"] else _PYDANTIC_CODES.get(first["type"], "bad-field")
+    if code == "missing-field" and len(first["loc"]) > 1:  # a vector or row that is too short
+        code = "bad-shape"
     where = ".".join(str(part) for part in first["loc"])
     label = f"{id}: " if isinstance(id, str) and id else ""
     return DataError(code, f"{label}{where + ': ' if where else ''}{first['msg']}")
@@ -384,12 +386,21 @@ def write_records(path: str | os.PathLike[str], records: Iterable[Record]) -> in
             if record.id in seen:
                 raise DataError("duplicate-id", f"{record.id} comes twice; nothing was written to {path}")
             seen.add(record.id)
-            stream.write(_encode(record) + "\n")
+            stream.write(encode(record) + "\n")
     return len(seen)
 
 
-def _encode(record: Record) -> str:
+def encode(record: Record) -> str:
+    """The jsonl line of a record, without line end.
+
+    Raises
+    ------
+    DataError
+        ``not-json``: `meta` (or a name) holds what a JSON file cannot.
+    """
     try:
-        return json.dumps(record.to_row(), allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        line = json.dumps(record.to_row(), allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        line.encode()  # half a surrogate pair is a Python string but no UTF-8
+        return line
     except (TypeError, ValueError, RecursionError) as error:
-        raise DataError("not-json", f"{record.id}: meta cannot be written as JSON: {error}") from None
+        raise DataError("not-json", f"{record.id!a}: meta cannot be written as JSON: {error}") from None

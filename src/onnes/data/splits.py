@@ -8,7 +8,7 @@ grouped by fingerprint alone.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -141,6 +141,43 @@ def kfold(group: Sequence[int] | np.ndarray, n: int = 5, seed: int = 0) -> list[
         filled[fold_of[index]] += sizes[index]
     member = fold_of[labels]
     return [Fold(np.flatnonzero(member != k), np.flatnonzero(member == k)) for k in range(n)]
+
+
+def fold_table(
+    records: Sequence[Record], n: int = 5, *, seed: int = 0, by: By | str = "formula"
+) -> dict[str, Any]:
+    """Folds as ids, with what is needed to make them again.
+
+    Grouping by fingerprint also joins crystals that the structure matcher calls equal, so a distorted twin does
+    not land on the other side.
+
+    Parameters
+    ----------
+    records : sequence of Record
+    n, seed
+        As in `kfold`.
+    by : {"formula", "fingerprint"}
+
+    Returns
+    -------
+    dict
+        ``n``, ``groups``, ``seed``, ``by``, ``folds``: list of {"train": [ids], "test": [ids]}.
+
+    Raises
+    ------
+    DataError
+        As `groups` and `kfold`.
+    """
+    from onnes.data.twins import duplicates
+
+    links = duplicates(records).indices if by == "fingerprint" else []
+    group = groups(records, by=by, links=links)  # type: ignore[arg-type]  # checked there
+    folds = [
+        {"train": [records[i].id for i in fold.train], "test": [records[i].id for i in fold.test]}
+        for fold in kfold(group, n, seed)
+    ]
+    number = int(group.max()) + 1 if len(group) else 0
+    return {"n": len(records), "groups": number, "seed": seed, "by": by, "folds": folds}
 
 
 def train_val_test(
