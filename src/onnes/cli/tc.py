@@ -18,6 +18,13 @@ FileFormat = Annotated[
 ]
 Column = Annotated[int | None, typer.Option(help="Number of the curve, from 1, in files with several.")]
 Smearing = Annotated[float | None, typer.Option(help="Smearing of the curve, as written in the file.")]
+Closed = Annotated[bool, typer.Option("--closed-only", help="Do not solve the Eliashberg equations.")]
+Cutoff = Annotated[
+    float | None, typer.Option(help="Cut-off of mu* in them, meV; 10 times the highest phonon frequency.")
+]
+Plot = Annotated[
+    Path | None, typer.Option(help="Folder for figures: alpha2F, Tc(mu*), gap functions; png and svg.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -29,20 +36,32 @@ def tc(
     file_format: FileFormat = None,
     column: Column = None,
     smearing: Smearing = None,
+    closed_only: Closed = False,
+    cutoff: Cutoff = None,
+    plot: Plot = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compute lambda, omega_log, omega_2 and Tc from an alpha2F file."""
+    """Compute lambda, omega_log, omega_2, Tc by closed formulas and Eliashberg, and the gap."""
     from onnes.theory.readers import read_a2f
     from onnes.theory.summary import summarise
 
     spectrum = read_a2f(file, unit=unit, format=file_format, column=column, smearing=smearing)
-    summary = summarise(spectrum, mu_star=mu_star, mu_band=mu_band)
+    summary = summarise(spectrum, mu_star=mu_star, mu_band=mu_band, solve=not closed_only, cutoff_meV=cutoff)
+    if plot is not None:
+        from onnes.theory.plots import draw_all
+
+        for path in draw_all(spectrum, plot, mu_star=mu_star, cutoff_meV=cutoff):
+            typer.echo(str(path), err=True)
     if as_json:
         import json
 
         typer.echo(json.dumps(summary, indent=2, allow_nan=False))
     else:
         typer.echo("\n".join(_lines(summary)))
+    solved = summary["eliashberg"]
+    if solved and solved["error"]:
+        typer.echo(f"onnes: {solved['message']} [{solved['error']}]", err=True)
+        raise typer.Exit(1)
 
 
 def _lines(summary: dict[str, Any]) -> list[str]:
@@ -63,4 +82,20 @@ def _lines(summary: dict[str, Any]) -> list[str]:
         flag = " *" if row["fallback"] else ""
         lines.append(f"{name:24s}{row['tc_K']:10.3f}   {row['low_K']:.3f} to {row['high_K']:.3f} K{flag}")
         notes += [f"{name}: {text}" for text in [row["reason"], *row["notes"]] if text]
+    solved = summary["eliashberg"]
+    if solved and not solved["error"]:
+        lines.append(
+            f"{'eliashberg':24s}{solved['tc_K']:10.3f}   {solved['low_K']:.3f} to {solved['high_K']:.3f} K"
+        )
+        notes.append(f"eliashberg: mu* at a cut-off of {solved['cutoff_meV']:.4g} meV")
+        if solved["gap_meV"] is not None:
+            lines += [
+                "",
+                f"gap at T = 0          {solved['gap_meV']:12.4f} meV   (Eliashberg)",
+                f"2 gap/k Tc            {solved['gap_ratio']:12.3f}       (3.53 at weak coupling)",
+                f"jump of C over gamma Tc {solved['jump_ratio']:10.3f}       (1.43)",
+                f"gamma Tc^2/Hc(0)^2    {solved['condensation_ratio']:12.4f}       (0.168)",
+            ]
+        elif solved["reason"]:
+            notes.append(f"eliashberg: {solved['reason']}")
     return lines + ([""] + [f"note: {text}" for text in notes] if notes else [])

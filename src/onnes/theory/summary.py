@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from onnes.errors import PhysicsError
 from onnes.theory.spectral import Spectrum
 from onnes.theory.tc import DEFAULT_MU_STAR, FORMULAS, guard_lambda, tc, tc_array, validity
 
@@ -18,6 +19,8 @@ def summarise(
     *,
     mu_star: float = DEFAULT_MU_STAR,
     mu_band: tuple[float, float] = MU_BAND,
+    solve: bool = True,
+    cutoff_meV: float | None = None,
 ) -> dict[str, Any]:
     """Return moments, Tc by every closed formula with its range over a mu* band, and all notes.
 
@@ -29,12 +32,17 @@ def summarise(
         Coulomb pseudopotential of the quoted Tc.
     mu_band : tuple of float
         Lowest and highest mu* of the quoted range.
+    solve : bool
+        Also solve the Eliashberg equations.
+    cutoff_meV : float, optional
+        Cut-off of the Coulomb term in them; see `onnes.theory.superconductor.eliashberg`.
 
     Returns
     -------
     dict
         JSON-ready. ``tc`` maps each formula to ``tc_K``, ``low_K`` and ``high_K`` (at the band's ends),
-        ``reason``, ``fallback`` and ``notes``; ``notes`` are about the spectrum.
+        ``reason``, ``fallback`` and ``notes``; ``eliashberg`` holds Tc, its range and the properties of the
+        gap (None where unknown, with ``error``); ``notes`` are about the spectrum.
     """
     lam, wlog, w2 = spectrum.lam, spectrum.omega_log_K, spectrum.omega_2_K
     rows: dict[str, Any] = {}
@@ -64,7 +72,26 @@ def summarise(
         "meta": {key: value for key, value in spectrum.meta.items() if key != "notes"},
         "notes": [*spectrum.notes, *_cross_check(spectrum)],
         "tc": rows,
+        "eliashberg": _eliashberg(spectrum, mu_star, mu_band, cutoff_meV) if solve else None,
     }
+
+
+def _eliashberg(
+    spectrum: Spectrum, mu_star: float, mu_band: tuple[float, float], cutoff_meV: float | None
+) -> dict[str, Any]:
+    """Solve the equations; what cannot be solved is said, never guessed."""
+    from onnes.theory.superconductor import eliashberg
+
+    names = ("tc_K", "gap_meV", "gap_ratio", "z", "jump_ratio", "condensation_ratio", "cutoff_meV")
+    empty: dict[str, Any] = dict.fromkeys((*names, "low_K", "high_K"))
+    try:
+        found = eliashberg(spectrum, mu_star=mu_star, cutoff_meV=cutoff_meV)
+        ends = [eliashberg(spectrum, mu_star=mu, cutoff_meV=cutoff_meV, gap=False).tc_K for mu in mu_band]
+    except PhysicsError as error:
+        return {**empty, "reason": "", "error": error.code, "message": error.message}
+    values = {name: getattr(found, name) for name in names}
+    known = {name: value if value == value else None for name, value in values.items()}
+    return {**empty, **known, "low_K": min(ends), "high_K": max(ends), "reason": found.reason, "error": ""}
 
 
 def _cross_check(spectrum: Spectrum) -> list[str]:
