@@ -31,11 +31,12 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--data", nargs="+", default=["alexandria_eph", "jarvis_supercon"])
+    parser.add_argument("--max-atoms", type=int, default=1000)
     args = parser.parse_args()
     torch.set_num_threads(1)
     args.out.mkdir(parents=True, exist_ok=True)
     potential = FrozenPotential()
-    everything = list(rows(args.data))
+    everything = [r for r in rows(args.data) if len(r["species"]) <= args.max_atoms]
     for start in range(0, len(everything), 500):
         part = args.out / f"part-{start:06d}.npz"
         if part.exists():
