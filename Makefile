@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: test discover lint clean
+.PHONY: test discover lint bench clean
 
 # The stamps depend on what decides the environment's content; torch goes first, pinned, so that no other
 # requirement can pull another build.
@@ -24,12 +24,15 @@ discover: $(VENV)/.stamp-base
 	$(BIN)/onnes discover --out $(RUN) --resume
 
 lint: $(VENV)/.stamp-test
-	$(BIN)/ruff check src tests training
-	$(BIN)/ruff format --check src tests training
+	$(BIN)/ruff check src tests training benchmarks
+	$(BIN)/ruff format --check src tests training benchmarks
 	$(BIN)/mypy
 
 test: lint
 	$(BIN)/pytest
+
+bench: $(VENV)/.stamp-test
+	$(BIN)/pytest benchmarks -o addopts=-q --benchmark-only
 
 clean:
 	rm -rf $(VENV) run

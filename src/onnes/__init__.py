@@ -12,6 +12,8 @@ _LAZY = {
     "predict": "onnes.prediction",
     "discover": "onnes.campaign.discover",
     "Spectrum": "onnes.theory.spectral",
+    "tc": "onnes.theory.tc",
+    "eliashberg": "onnes.theory.superconductor",
     "Record": "onnes.data.records",
     "read": "onnes.crystal.read",
 }

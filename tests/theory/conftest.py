@@ -1,19 +1,8 @@
-"""Shared data of the theory tests; tests that need it are skipped, by name, where it is absent."""
+"""Spectra of the shared data."""
 
 import json
-import os
-from pathlib import Path
 
 import pytest
-
-SHARED = Path(os.environ.get("ONNES_SHARED", Path(__file__).resolve().parents[3] / "shared"))
-
-
-@pytest.fixture(scope="session")
-def shared() -> Path:
-    if not SHARED.is_dir():
-        pytest.skip(f"shared data not found at {SHARED}; set ONNES_SHARED")
-    return SHARED
 
 
 @pytest.fixture(scope="session")

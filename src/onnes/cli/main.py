@@ -11,6 +11,7 @@ import onnes.cli.discover
 import onnes.cli.generate
 import onnes.cli.predict
 import onnes.cli.report
+import onnes.cli.screen
 import onnes.cli.stability
 import onnes.cli.tc
 from onnes.errors import OnnesError
@@ -44,6 +45,7 @@ app.command("export")(onnes.cli.report.export)
 app.command("generate")(onnes.cli.generate.generate)
 app.command("predict")(onnes.cli.predict.predict)
 app.command("relax")(onnes.cli.stability.relax)
+app.command("screen")(onnes.cli.screen.screen)
 app.command("stability")(onnes.cli.stability.stability)
 app.command("report")(onnes.cli.report.report)
 app.command("tc")(onnes.cli.tc.tc)

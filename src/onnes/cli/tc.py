@@ -22,8 +22,18 @@ Closed = Annotated[bool, typer.Option("--closed-only", help="Do not solve the El
 Cutoff = Annotated[
     float | None, typer.Option(help="Cut-off of mu* in them, meV; 10 times the highest phonon frequency.")
 ]
+MuAt = Annotated[
+    float | None,
+    typer.Option(help="Energy mu* belongs to in them, meV, if not the cut-off; it is then converted."),
+]
 Plot = Annotated[
     Path | None, typer.Option(help="Folder for figures: alpha2F, Tc(mu*), gap functions; png and svg.")
+]
+Sigma = Annotated[
+    float | None, typer.Option(help="Relative error of alpha2F: adds intervals of lambda, omega_log and Tc.")
+]
+Correlation = Annotated[
+    float | None, typer.Option(help="Correlation length of that error, meV; without it an error of scale.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
@@ -38,15 +48,36 @@ def tc(
     smearing: Smearing = None,
     closed_only: Closed = False,
     cutoff: Cutoff = None,
+    mu_at: MuAt = None,
     plot: Plot = None,
+    sigma: Sigma = None,
+    correlation: Correlation = None,
     as_json: AsJson = False,
 ) -> None:
     """Compute lambda, omega_log, omega_2, Tc by closed formulas and Eliashberg, and the gap."""
+    from onnes.theory.lambda_table import is_lambda_table
     from onnes.theory.readers import read_a2f
-    from onnes.theory.summary import summarise
+    from onnes.theory.summary import summarise, summarise_table
+
+    if file_format is None and is_lambda_table(file):
+        table = summarise_table(file, mu_star=mu_star)
+        if as_json:
+            import json
+
+            typer.echo(json.dumps(table, indent=2, allow_nan=False))
+        else:
+            typer.echo("\n".join(_table_lines(table)))
+        return
 
     spectrum = read_a2f(file, unit=unit, format=file_format, column=column, smearing=smearing)
     summary = summarise(spectrum, mu_star=mu_star, mu_band=mu_band, solve=not closed_only, cutoff_meV=cutoff)
+    if sigma is not None:
+        from dataclasses import asdict
+
+        from onnes.theory.uncertain import propagate
+
+        spread = propagate(spectrum, sigma, correlation_meV=correlation, mu_star=mu_star)
+        summary["uncertainty"] = {name: asdict(value) for name, value in spread.items()}
     if plot is not None:
         from onnes.theory.plots import draw_all
 
@@ -87,7 +118,9 @@ def _lines(summary: dict[str, Any]) -> list[str]:
         lines.append(
             f"{'eliashberg':24s}{solved['tc_K']:10.3f}   {solved['low_K']:.3f} to {solved['high_K']:.3f} K"
         )
-        notes.append(f"eliashberg: mu* at a cut-off of {solved['cutoff_meV']:.4g} meV")
+        notes.append(
+            f"eliashberg: mu* = {solved['mu_star']:.4f} at a cut-off of {solved['cutoff_meV']:.4g} meV"
+        )
         if solved["gap_meV"] is not None:
             lines += [
                 "",
@@ -98,4 +131,24 @@ def _lines(summary: dict[str, Any]) -> list[str]:
             ]
         elif solved["reason"]:
             notes.append(f"eliashberg: {solved['reason']}")
+    spreads = summary.get("uncertainty", {})
+    lines += ["", "with the stated error of alpha2F (Tc by allen-dynes):"] if spreads else []
+    for name, spread in spreads.items():
+        lines.append(
+            f"{name:14s}{spread['mean']:10.4g} +- {spread['std']:.3g}   "
+            f"90 %: {spread['low']:.4g} to {spread['high']:.4g}"
+        )
     return lines + ([""] + [f"note: {text}" for text in notes] if notes else [])
+
+
+def _table_lines(table: dict[str, Any]) -> list[str]:
+    lines = [
+        f"{table['source']}  (lambda against smearing, mu* = {table['mu_star']:.3f})",
+        "smearing (Ry)    lambda   omega_log (K)   N(EF) (1/spin/Ry)   Tc (K)",
+    ]
+    for row in table["rows"]:
+        lines.append(
+            f"{row['smearing_Ry']:13.4f}{row['lambda']:10.4f}{row['omega_log_K']:16.2f}"
+            f"{row['dos_ef']:20.4f}{row['tc_K']:9.3f}"
+        )
+    return [*lines, "", *[f"note: {text}" for text in table["notes"]]]

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from onnes.errors import PhysicsError
 from onnes.theory.eliashberg import Eliashberg, GapSolution
+from onnes.theory.matsubara import convert_mu_star
 from onnes.theory.pade import pade
 from onnes.theory.spectral import Spectrum
 from onnes.units import UNITS
@@ -68,7 +69,12 @@ class Superconductor:
 
 
 def eliashberg(
-    spectrum: Spectrum, *, mu_star: float = 0.10, cutoff_meV: float | None = None, gap: bool = True
+    spectrum: Spectrum,
+    *,
+    mu_star: float = 0.10,
+    mu_star_at_meV: float | None = None,
+    cutoff_meV: float | None = None,
+    gap: bool = True,
 ) -> Superconductor:
     """Solve the isotropic Migdal-Eliashberg equations for a spectrum.
 
@@ -76,7 +82,11 @@ def eliashberg(
     ----------
     spectrum : Spectrum
     mu_star : float
-        Coulomb pseudopotential at the cut-off.
+        Coulomb pseudopotential.
+    mu_star_at_meV : float, optional
+        Energy the given `mu_star` belongs to; it is converted to the cut-off. By default it is the cut-off's.
+        Values fitted with the Allen-Dynes formula belong to the phonon frequencies: give
+        ``spectrum.omega_max_meV`` for those.
     cutoff_meV : float, optional
         Cut-off of the Coulomb term; 10 times the highest phonon frequency by default. With another cut-off the
         same metal has another mu* (`onnes.theory.matsubara.convert_mu_star`).
@@ -95,6 +105,11 @@ def eliashberg(
         ``bad-mu-star``.
     """
     equations = Eliashberg(spectrum, mu_star, cutoff_meV)
+    if mu_star_at_meV is not None:
+        if not mu_star_at_meV > 0.0:
+            raise PhysicsError("bad-cutoff", f"mu* cannot belong to an energy of {mu_star_at_meV:g} meV")
+        converted = convert_mu_star(mu_star, mu_star_at_meV, equations.cutoff)
+        equations = Eliashberg(spectrum, converted, cutoff_meV)
     tc = equations.tc()
     nothing = (np.nan,) * 5
     if tc == 0.0 or not gap:

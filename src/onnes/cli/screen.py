@@ -1,0 +1,43 @@
+"""``onnes screen``: the BCS pre-screen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from onnes.cli.common import read_aloud
+
+
+def screen(
+    paths: list[Path] = typer.Argument(..., help="Structure files, record files with labels, or folders."),
+    out: Path = typer.Option(None, "--out", help="Write the csv here instead of stdout."),
+    min_debye: float = typer.Option(300.0, "--min-debye", help="Debye temperature to exceed, K."),
+    min_dos: float = typer.Option(0.0, "--min-dos", help="N(EF) to exceed, states/eV/atom."),
+    require_dos: bool = typer.Option(False, "--require-dos", help="Stop crystals whose N(EF) is unknown."),
+    elastic: bool = typer.Option(
+        False, "--elastic", help="Compute missing moduli with the potential (slow: seconds a crystal)."
+    ),
+) -> None:
+    """Screen crystals by Debye temperature and N(EF); one row each, counts per gate on stderr."""
+    import pandas as pd
+
+    from onnes.data.files import atomic_text
+    from onnes.stability.screen import COLUMNS, counts
+    from onnes.stability.screen import screen as run
+    from onnes.theory.bcs import Screen
+
+    rows = list(run(read_aloud(paths), Screen(min_debye, min_dos), require_dos=require_dos, elastic=elastic))
+    text = pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(index=False, float_format="%.6g")
+    if out is None:
+        typer.echo(text.rstrip("\n"))
+    else:
+        with atomic_text(out) as handle:
+            handle.write(text)
+    words = ", ".join(f"{gate} {n}" for gate, n in counts(rows).items())
+    unknown = sum(r["gate"] == "" and r["dos_ef_states_eV_atom"] is None for r in rows)
+    typer.echo(
+        f"{len(rows)} crystals: {words}" + (f" ({unknown} with N(EF) unknown)" if unknown else ""), err=True
+    )
+    if any(row["status"] == "refused" for row in rows):
+        raise typer.Exit(1)
