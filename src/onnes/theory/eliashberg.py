@@ -181,14 +181,17 @@ class Eliashberg:
         lowest = LOWEST * self.spectrum.omega_log_K
         guess = self._guess()
         sizes = self._sizes(guess * UNITS.kB_meV)
+        seen: list[tuple[int, int]] = []
         for _ in range(12):
             found = self._root(guess, sizes, lowest)
             if found <= lowest:
                 return 0.0
             again = self._sizes(found * UNITS.kB_meV)
-            if max(abs(a - b) / b for a, b in zip(again, sizes, strict=True)) < 0.05:
+            # Two neighbouring numbers can each lead to the other: then either is as good.
+            if again == sizes or (again in seen and abs(again[1] - sizes[1]) <= 1):
                 self.tc_sizes = sizes
                 return found
+            seen.append(sizes)
             guess, sizes = found, again
         raise PhysicsError("not-converged", f"{self.spectrum.source}: Tc did not settle near {guess:.4g} K")
 
