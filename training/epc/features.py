@@ -32,10 +32,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--data", nargs="+", default=["alexandria_eph", "jarvis_supercon"])
     parser.add_argument("--max-atoms", type=int, default=1000)
+    parser.add_argument("--potential", default="7net-0")
+    parser.add_argument("--layers", nargs="+", type=int, default=[1, 2, 4])
     args = parser.parse_args()
     torch.set_num_threads(1)
     args.out.mkdir(parents=True, exist_ok=True)
-    potential = FrozenPotential()
+    layers = [f"{k}_equivariant_gate" for k in args.layers]
+    potential = FrozenPotential(potential=args.potential, layers=layers)
     everything = [r for r in rows(args.data) if len(r["species"]) <= args.max_atoms]
     for start in range(0, len(everything), 500):
         part = args.out / f"part-{start:06d}.npz"

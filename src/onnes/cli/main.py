@@ -14,6 +14,7 @@ import onnes.cli.report
 import onnes.cli.screen
 import onnes.cli.stability
 import onnes.cli.tc
+import onnes.cli.train
 from onnes.errors import OnnesError
 
 app = typer.Typer(
@@ -49,6 +50,7 @@ app.command("screen")(onnes.cli.screen.screen)
 app.command("stability")(onnes.cli.stability.stability)
 app.command("report")(onnes.cli.report.report)
 app.command("tc")(onnes.cli.tc.tc)
+app.command("train")(onnes.cli.train.train)
 app.add_typer(onnes.cli.data.app, name="data")
 
 

@@ -35,6 +35,8 @@ class EpcPrediction:
         Frequencies in kelvin. omega_2 is a fixed ratio times omega_log, stated in the card.
     tc_K, tc_low_K, tc_high_K : ndarray, shape (n,)
         Tc by the formula asked for and its conformal interval (coverage in the card).
+    dos_ef : ndarray, shape (n,)
+        N(EF), states/eV/atom.
     """
 
     lam: FloatArray
@@ -45,6 +47,7 @@ class EpcPrediction:
     tc_K: FloatArray
     tc_low_K: FloatArray
     tc_high_K: FloatArray
+    dos_ef: FloatArray
 
 
 def tc_spread(
@@ -136,6 +139,7 @@ class EpcEnsemble:
             tc,
             np.maximum(np.exp(middle - width) - FLOOR_K, 0.0),
             np.exp(middle + width) - FLOOR_K,
+            np.exp(mean[:, 2]),
         )
 
     def outside(self, numbers: NDArray[np.int64], volume: float) -> str:

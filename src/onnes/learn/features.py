@@ -49,18 +49,29 @@ class FrozenPotential:
     device : str
     atoms_per_batch : int
         Atoms evaluated together; bounds memory.
+    potential : str
+        Name of weights inside the ``sevenn`` package.
+    layers : sequence of str
+        Interaction layers whose gated output is read.
     """
 
-    def __init__(self, device: str = "cpu", atoms_per_batch: int = 256) -> None:
+    def __init__(
+        self,
+        device: str = "cpu",
+        atoms_per_batch: int = 256,
+        potential: str = POTENTIAL,
+        layers: Sequence[str] = LAYERS,
+    ) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             from sevenn.calculator import SevenNetCalculator
 
-            calculator = SevenNetCalculator(POTENTIAL, device=device)
+            calculator = SevenNetCalculator(potential, device=device)
         self.model: Any = calculator.model.eval()
         self.model.set_is_batch_data(True)
         self.cutoff: float = calculator.cutoff
         self.device, self.atoms_per_batch = device, atoms_per_batch
+        self.potential, self.layers = potential, frozenset(layers)
         known = getattr(calculator, "type_map", None)
         self.elements: frozenset[int] = frozenset(known or range(1, 90))
 
@@ -95,7 +106,7 @@ class FrozenPotential:
                 if name == "force_output":
                     break
                 data = module(data)
-                if name in LAYERS:
+                if name in self.layers:
                     kept.append(_invariants(data["x"]))
         x = torch.cat(kept, dim=-1).cpu().numpy()
         energies = data["inferred_total_energy"].cpu().numpy().reshape(-1)
@@ -110,15 +121,17 @@ class FrozenPotential:
 
         unknown = sorted({s.symbol for s in structure.elements if s.Z not in self.elements})
         if unknown:
-            raise ModelError("unknown-element", f"{POTENTIAL} does not know {', '.join(unknown)}")
+            raise ModelError("unknown-element", f"{self.potential} does not know {', '.join(unknown)}")
         atoms = AseAtomsAdaptor.get_atoms(structure, msonable=False)
         return AtomGraphData.from_numpy_dict(unlabeled_atoms_to_graph(atoms, self.cutoff, with_shift=False))
 
 
 def _invariants(x: torch.Tensor) -> torch.Tensor:
-    """Scalars and channel norms of 128x0e+64x1e+32x2e (or of the scalars alone)."""
-    if x.shape[-1] == 128:
-        return x
-    scalars, vectors, tensors = x.split([128, 64 * 3, 32 * 5], dim=-1)
-    norms = [vectors.reshape(-1, 64, 3).norm(dim=-1), tensors.reshape(-1, 32, 5).norm(dim=-1)]
-    return torch.cat([scalars, *norms], dim=-1)
+    """Scalars and channel norms of 128x0e + 64x1e + 32x2e (+ 32x3e), whatever of it is there."""
+    parts, start = [x[:, :128]], 128
+    for channels, size in ((64, 3), (32, 5), (32, 7)):
+        stop = start + channels * size
+        if x.shape[-1] >= stop:
+            parts.append(x[:, start:stop].reshape(-1, channels, size).norm(dim=-1))
+            start = stop
+    return torch.cat(parts, dim=-1)
