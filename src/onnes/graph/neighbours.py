@@ -177,7 +177,7 @@ def _refuse(lattice: np.ndarray, frac: np.ndarray) -> None:
 def _all_pairs(lattice: np.ndarray, frac: np.ndarray, cutoff: float) -> Bonds:
     i, j, d, shift = pairs(lattice, frac, cutoff)
     order = np.argsort(i, kind="stable")
-    i, j, d, shift = i[order], j[order], d[order], shift[order]
+    i, j, d, shift = i[order].astype(np.intp), j[order].astype(np.intp), d[order], shift[order]
     position = np.mod(frac, 1.0) @ lattice
     vector = position[j] - position[i] + shift @ lattice
     return Bonds(i, j, vector, d, np.ones(len(d)), np.full(len(frac), float(cutoff)))
