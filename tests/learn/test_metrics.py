@@ -100,6 +100,12 @@ def test_sets_smaller_than_a_batch_are_scored_whole(n):
     assert found.value == pytest.approx(sum(abs(TRUTH[i] - GUESS[i]) for i in range(n)) / n)
 
 
+def test_one_group_has_no_interval():
+    found = m.bootstrap("mae", [1.0, 2.0], [1.5, 2.5], [7, 7])
+    assert (found.value, found.n, found.groups) == (0.5, 2, 1)
+    assert np.isnan(found.low) and np.isnan(found.high)
+
+
 def test_refused():
     with pytest.raises(DataError, match=r"\[length-mismatch\]"):
         m.mae([1.0, 2.0], [1.0])
@@ -151,6 +157,20 @@ def test_bootstrap_covers_the_true_value():
         found = m.bootstrap("bias", np.zeros(len(group)), noise, group, draws=200)
         held += found.low <= 0 <= found.high
     assert 0.90 <= held / 200 <= 0.985
+
+
+def test_repeats_are_scored_one_by_one():
+    other = TRUTH + RNG.normal(0, 3, 331)
+    both = m.bootstrap("rmse", TRUTH, np.stack([GUESS, other]), np.arange(331), draws=100)
+    each = [m.rmse(TRUTH, p).value for p in (GUESS, other)]
+    assert both.value == pytest.approx(np.mean(each), abs=1e-12)
+    assert both.value > m.rmse(TRUTH, (GUESS + other) / 2).value
+    assert both.n == 331
+    assert both.low < both.value < both.high
+    found = average_precision(TRUTH, np.stack([GUESS, other]), np.arange(331), 5.0, draws=20)
+    assert found.value == pytest.approx(
+        np.mean([sk.average_precision_score(TRUTH > 5, p) for p in (GUESS, other)]), abs=1e-12
+    )
 
 
 def test_per_element():

@@ -8,6 +8,7 @@ import typer
 
 import onnes.cli.data
 import onnes.cli.discover
+import onnes.cli.evaluate
 import onnes.cli.generate
 import onnes.cli.predict
 import onnes.cli.report
@@ -42,6 +43,7 @@ def options(
 
 
 app.command("discover")(onnes.cli.discover.discover)
+app.command("evaluate")(onnes.cli.evaluate.evaluate)
 app.command("export")(onnes.cli.report.export)
 app.command("generate")(onnes.cli.generate.generate)
 app.command("predict")(onnes.cli.predict.predict)

@@ -234,7 +234,11 @@ def bootstrap(
     ----------
     name : str
         Of `STATISTICS`, or any name when `statistic` is given.
-    truth, predicted : (n,) numbers
+    truth : (n,) numbers
+    predicted : (n,) or (repeats, n) numbers
+        Several predictions of a row (repeated cross-validation) are scored one repeat at a time and the
+        scores averaged: averaging the predictions would score an ensemble that nobody has. A row without a
+        finite prediction in any repeat is missing.
     group : (n,) labels
         Rows that are not independent (one formula) share a label.
     draws, seed : int
@@ -248,20 +252,28 @@ def bootstrap(
     DataError
         As `score`, and ``length-mismatch`` of the groups.
     """
-    t, p, good = checked(truth, predicted)
-    labels = np.asarray(group)
+    repeats = np.atleast_2d(np.asarray(predicted, dtype=float))
+    parts = [checked(truth, row) for row in repeats]
+    t, labels = parts[0][0], np.asarray(group)
+    good = np.logical_and.reduce([part[2] for part in parts])
     if labels.shape != t.shape:
         raise DataError("length-mismatch", f"{len(t)} rows but groups of shape {labels.shape}")
     if statistic is None:
-        score(name, t[:0], p[:0])  # refuses unknown names
+        score(name, t[:0], t[:0])  # refuses unknown names
         statistic = STATISTICS[name]
-    t, p, labels = t[good], p[good], labels[good]
+    t, repeats, labels = t[good], repeats[:, good], labels[good]
     missing = int((~good).sum())
     if not len(t):
         return Score(name, float("nan"), 0, missing)
-    drawn = [statistic(t[i], p[i]) for i in resamples(labels, draws, seed)]
+
+    def averaged(rows: NDArray[np.intp] | slice) -> float:
+        return float(np.mean([statistic(t[rows], p[rows]) for p in repeats]))
+
+    groups = len(np.unique(labels))
+    # One group can only be drawn again and again: an interval of no width would be a lie.
+    drawn = [averaged(rows) for rows in resamples(labels, draws, seed)] if groups > 1 else []
     low, high = interval(drawn, level)
-    return Score(name, statistic(t, p), len(t), missing, low, high, len(np.unique(labels)))
+    return Score(name, averaged(slice(None)), len(t), missing, low, high, groups)
 
 
 @dataclass(frozen=True)

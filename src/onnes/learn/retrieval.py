@@ -96,8 +96,10 @@ def average_precision(
     """Average precision with a 95 % interval over resampled groups.
 
     A row without a finite prediction counts as never retrieved: it lowers the score and is in `missing`.
+    Parameters are those of `onnes.learn.metrics.bootstrap` and `precision_recall`.
     """
-    t, p, good = checked(truth, predicted)
+    p = np.asarray(predicted, dtype=float)
+    good = np.isfinite(p)
     # Below every prediction, but finite, so that the rows stay in the resampling.
     lowest = (p[good].min() if good.any() else 0.0) - 1.0
     filled = np.where(good, p, lowest)
@@ -105,8 +107,8 @@ def average_precision(
     def statistic(a: FloatArray, b: FloatArray) -> float:
         return precision_recall(a, np.where(b > lowest, b, np.nan), threshold).average_precision
 
-    found = bootstrap("average_precision", t, filled, group, draws=draws, seed=seed, statistic=statistic)
-    missing = int((~good).sum())
+    found = bootstrap("average_precision", truth, filled, group, draws=draws, seed=seed, statistic=statistic)
+    missing = int((~np.atleast_2d(good).all(axis=0)).sum())
     return Score(found.name, found.value, found.n - missing, missing, found.low, found.high, found.groups)
 
 

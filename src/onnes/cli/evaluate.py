@@ -1,0 +1,172 @@
+"""``onnes evaluate``: a baseline or the shipped model on labelled crystals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from onnes.data.records import Record
+    from onnes.learn.evaluate import Evaluation
+
+
+def evaluate(
+    model: str = typer.Argument(..., help="shipped, median, trees, boosting or cfid."),
+    data: Path = typer.Option(..., "--data", help="Records with labels, .jsonl or .jsonl.gz."),
+    target: str = typer.Option("lambda", "--target", help="Label to score: lambda, omega_log_K, Tc_K, ..."),
+    split: str = typer.Option(None, "--split", help="Field with a stored split (train/val/test)."),
+    folds: int = typer.Option(None, "--folds", help="Grouped folds; 5 without --split."),
+    repeats: int = typer.Option(1, "--repeats", help="Repeat the folds with other seeds."),
+    group_by: str = typer.Option("formula", "--group-by", help="formula or fingerprint."),
+    where: list[str] = typer.Option([], "--where", help="Only rows with FIELD=VALUE; may be repeated."),
+    by: str = typer.Option("", "--by", help="Table lines for each value of this field."),
+    threshold: float = typer.Option(None, "--threshold", help="For precision-recall; 5 K for Tc."),
+    level: float = typer.Option(0.9, "--level", help="Level of the prediction intervals."),
+    seed: int = typer.Option(0, "--seed", help="Of folds, models and bootstrap."),
+    mu_star: float = typer.Option(0.10, "--mu-star", help="For Tc of the shipped model."),
+    formula: str = typer.Option("allen-dynes", "--formula", help="For Tc of the shipped model."),
+    curve: bool = typer.Option(True, "--learning-curve/--no-learning-curve", help="With --out; baselines."),
+    out: Path = typer.Option(None, "--out", help="Folder for csv files and figures."),
+    as_json: bool = typer.Option(False, "--json", help="Print JSON."),
+) -> None:
+    """Score a model on grouped folds or a stored split: n, 95 % interval and the median beside each figure."""
+    import json
+
+    from onnes.errors import InputError, SettingsError
+    from onnes.learn.evaluate import Options, labelled
+    from onnes.learn.evaluate import evaluate as run
+    from onnes.learn.evaluation_files import to_dict, write
+    from onnes.learn.plan import folds_plan, named_plan
+    from onnes.theory.tc import formula_named
+
+    formula_named(formula)
+    if not 0.0 <= mu_star < 1.0:
+        raise InputError("bad-mu-star", f"mu* {mu_star} is not allowed; use a number in [0, 1)")
+    if not 0.0 < level < 1.0:
+        raise SettingsError("bad-level", f"level {level} is not allowed; use a number between 0 and 1")
+    if split is not None and (folds is not None or repeats != 1):
+        raise SettingsError("conflicting-options", "--split has one split: leave out --folds and --repeats")
+    records, notes = _read(data, where, target)
+    count = len(records)
+    records = labelled(records, target)
+    if len(records) < count:
+        notes.append(f"{count - len(records)} rows carry no {target} and were left out")
+    plan = (
+        named_plan(records, split)
+        if split is not None
+        else folds_plan(records, 5 if folds is None else folds, repeats, seed, group_by)
+    )
+    plan.notes[:0] = notes
+    options = Options(
+        target=target,
+        threshold=threshold,
+        level=level,
+        seed=seed,
+        by=by,
+        mu_star=mu_star,
+        formula=formula,
+        learning_curve=curve and out is not None,
+    )
+    found = run(model, records, plan, options)
+    if as_json:
+        typer.echo(json.dumps(to_dict(found), indent=1, allow_nan=False))
+    else:
+        _print(found, data)
+    if out is not None:
+        for path in write(found, out):
+            typer.echo(f"onnes: wrote {path}", err=True)
+
+
+def _read(path: Path, where: list[str], target: str) -> tuple[list[Record], list[str]]:
+    """Records that pass every condition, and what was left out."""
+    import warnings
+
+    from onnes.data.records import read_records
+    from onnes.errors import DataError, SettingsError
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # bad rows are told in the notes
+        records = read_records(path, extra_labels=[target])
+    notes = [f"{len(records.bad)} bad rows left out; first: {records.bad[0]}"] if records.bad else []
+    kept = list(records)
+    for condition in where:
+        name, equals, value = condition.partition("=")
+        if not equals:
+            raise SettingsError("bad-condition", f"--where {condition!r}: FIELD=VALUE is needed")
+        before = len(kept)
+        kept = [r for r in kept if str(_field(r, name)).lower() == value.lower()]
+        if not kept:
+            raise DataError("no-rows", f"no row has {condition}")
+        notes.append(f"{condition}: {len(kept)} of {before} rows")
+    return kept, notes
+
+
+def _field(record: Record, name: str) -> Any:
+    return record.source if name == "source" else record.meta.get(name, record.labels.get(name))
+
+
+def _print(found: Evaluation, data: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    # Wide enough for every line: a table cut at the edge of a narrow terminal or pipe would hide figures.
+    console = Console(highlight=False, width=120)
+    unit = f" ({found.unit})" if found.unit else ""
+    console.print(f"{found.words}: {found.target}{unit}", markup=False)
+    console.print(
+        f"{data.name} (hash {found.data_hash}); {found.split}", markup=False, soft_wrap=True, style="dim"
+    )
+    for note in found.notes:
+        console.print(f"note: {note}", markup=False, soft_wrap=True)
+    table = Table(box=None, pad_edge=False)
+    for name in ("rows", "metric"):
+        table.add_column(name, no_wrap=True)
+    for name in ("n", "missing", "value", "95 % CI", "constant"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for line in found.lines:
+        s = line.score
+        table.add_row(
+            line.rows,
+            s.name,
+            str(s.n),
+            str(s.missing),
+            _number(s.value),
+            f"{_number(s.low)} to {_number(s.high)}",
+            _number(line.constant),
+        )
+    console.print(table)
+    console.print("constant: median of the training rows; for average precision a random order", style="dim")
+    g = found.gain
+    console.print(
+        f"MAE of the median minus MAE of the model: {_number(g.value)} ({_number(g.low)} to {_number(g.high)}), "
+        f"n {g.n}, {g.groups} groups"
+    )
+    if found.curve is not None:
+        c = found.curve
+        precision, recall = c.at_cut(c.threshold)
+        console.print(
+            f"predicted above {c.threshold:g}{' ' + found.unit if found.unit else ''}: "
+            f"precision {_number(precision)}, recall {_number(recall)}, "
+            f"n {c.n}, {c.positives} positive; first repeat"
+        )
+    for words, parts in (("prediction", found.coverage), ("truth", found.coverage_by_truth)):
+        text = "; ".join(
+            f"{'all' if (p.low, p.high) == (float('-inf'), float('inf')) else f'{p.low:g} to {p.high:g}'} "
+            f"{_number(p.share)} (n {p.n})"
+            for p in parts
+        )
+        if text:
+            head = f"{100 * found.options.level:g} % intervals hold the truth, by {words}: "
+            console.print(head + text, soft_wrap=True)
+    for point in found.learning:
+        s = point["score"]
+        console.print(
+            f"trained on {point['n_train']:.0f} rows: MAE {_number(s.value)} "
+            f"({_number(s.low)} to {_number(s.high)}), n {s.n}"
+        )
+
+
+def _number(x: float) -> str:
+    return "-" if x != x else f"{x:.4g}"
