@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnes.graph.neighbours import Bonds, fade, soft_radii
+from onnes.graph.neighbours import Bonds, fade
 from onnes.graph.settings import GraphSettings
 
 
@@ -75,17 +75,12 @@ def find_angles(
         Product of the weights of the two bonds, fading like them.
     """
     n = len(bonds.reach)
-    weight = bonds.weight
-    if settings.line_neighbours:
-        radii = soft_radii(
-            bonds.src, bonds.distance, n, settings.line_neighbours, settings.cutoff_A, settings.fade
-        )
+    if settings.line_neighbours and bonds.angle_reach is not None:
         # Of a bond, the weight at the end where the angle sits counts: where a ends, where b starts.
-        at_end, at_start = (
-            fade(bonds.distance / radii[end], settings.fade) for end in (bonds.dst, bonds.src)
-        )
+        reach = bonds.angle_reach[np.stack([bonds.dst, bonds.src])]
+        at_end, at_start = fade(bonds.distance / reach, settings.fade)
     else:
-        at_end = at_start = weight
+        at_end = at_start = bonds.weight
     a, b = line_edges(bonds.src, bonds.dst, n, np.maximum(at_end, at_start) > 0)
     product = at_end[a] * at_start[b]
     if settings.kind != "nearest":

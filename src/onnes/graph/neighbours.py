@@ -6,7 +6,8 @@ atoms and choice of cell do not matter.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -35,6 +36,8 @@ class Bonds:
         1, or less where the bond fades out.
     reach : ndarray, shape (n,)
         Radius of every atom in A beyond which its own weight is 0 (the longest bond kept for ``nearest``).
+    angle_reach : ndarray, shape (n,), optional
+        The same for the bonds that form angles (``soft`` only).
     """
 
     src: np.ndarray
@@ -43,6 +46,7 @@ class Bonds:
     distance: np.ndarray
     weight: np.ndarray
     reach: np.ndarray
+    angle_reach: np.ndarray | None = None
 
     def keep(self, mask: np.ndarray, weight: np.ndarray, reach: np.ndarray) -> Bonds:
         """Return the bonds of a mask with new weights and radii."""
@@ -94,7 +98,7 @@ def isolated(bonds: Bonds) -> np.ndarray:
     -------
     ndarray of int
     """
-    return np.setdiff1d(np.arange(len(bonds.reach)), bonds.src)
+    return np.flatnonzero(np.bincount(bonds.src, minlength=len(bonds.reach)) == 0)
 
 
 def fade(x: np.ndarray, width: float) -> np.ndarray:
@@ -116,9 +120,9 @@ def fade(x: np.ndarray, width: float) -> np.ndarray:
 
 
 def soft_radii(
-    src: np.ndarray, distance: np.ndarray, n: int, count: float, cap: float, width: float
+    src: np.ndarray, distance: np.ndarray, n: int, counts: Sequence[int], cap: float, width: float
 ) -> np.ndarray:
-    """Return the radius of every atom at which the faded count of its neighbours reaches a number.
+    """Return the radii of every atom at which the faded count of its neighbours reaches given numbers.
 
     The sum over neighbours of ``fade(d / r, width)`` grows with r; the root is found by Newton steps kept inside
     a bracket. The target is ``count - 0.5``: where no neighbour is fading the sum is a whole number and flat, so
@@ -132,8 +136,8 @@ def soft_radii(
         In A.
     n : int
         Number of atoms.
-    count : float
-        Number of neighbours wanted.
+    counts : sequence of int, length c
+        Numbers of neighbours wanted.
     cap : float
         Largest radius in A.
     width : float
@@ -141,28 +145,30 @@ def soft_radii(
 
     Returns
     -------
-    ndarray, shape (n,)
+    ndarray, shape (c, n)
         Radii in A, at most ``cap``.
     """
-    target = count - 0.5
     # All of the k nearest count fully at d_k / (1 - width): the root is below it, and so are the pairs that matter.
-    high = np.minimum(_kth_distance(src, distance, n, int(np.ceil(target)), cap) / (1 - width), cap)
-    low, near = np.zeros(n), distance < high[src]
-    src, distance = src[near], distance[near]
-    capped = np.bincount(src, fade(distance / high[src], width), n) <= target
+    high = np.minimum(_kth_distances(src, distance, n, counts, cap) / (1 - width), cap)
+    rows, taken = np.nonzero(distance < high[:, src])
+    at, d = rows * n + src[taken], distance[taken]
+    high = high.ravel()
+    target, low = np.repeat(np.asarray(counts) - 0.5, n), np.zeros(len(high))
+    capped = np.bincount(at, fade(d / high[at], width), len(high)) <= target
     r = np.where(capped, high, (1 - width / 3) * high)
     for _ in range(60):
-        x = distance / r[src]
+        x = d / r[at]
         t = np.minimum(np.maximum((1.0 - x) / width, 0.0), 1.0)
-        value = np.bincount(src, t**3 * (10.0 - 15.0 * t + 6.0 * t * t), n) - target
-        slope = np.bincount(src, 30.0 * (t * (1.0 - t)) ** 2 * x, n) / (width * r)
-        low, high = np.where(value < 0, r, low), np.where(value < 0, high, r)
+        value = np.bincount(at, t**3 * (10.0 - 15.0 * t + 6.0 * t * t), len(high)) - target
+        slope = np.bincount(at, 30.0 * (t * (1.0 - t)) ** 2 * x, len(high)) / (width * r)
+        below = value < 0
+        low, high = np.where(below, r, low), np.where(below, high, r)
         newton = r - value / np.maximum(slope, 1e-300)
         new = np.where((newton > low) & (newton < high), newton, (low + high) / 2)
         step, r = np.abs(new - r), np.where(capped, r, new)
-        if np.all(capped | (step < 1e-10 * cap)):
+        if (step[~capped] < 1e-10 * cap).all():
             break
-    return r
+    return r.reshape(len(counts), n)
 
 
 def _refuse(lattice: np.ndarray, frac: np.ndarray) -> None:
@@ -170,7 +176,7 @@ def _refuse(lattice: np.ndarray, frac: np.ndarray) -> None:
         raise CrystalError("no-atoms", "the structure has a cell but no atoms")
     if not (np.all(np.isfinite(lattice)) and np.all(np.isfinite(frac))):
         raise CrystalError("non-finite", "the cell or a coordinate holds a number that is not finite")
-    if abs(np.linalg.det(lattice)) <= 1e-6 * np.prod(np.linalg.norm(lattice, axis=1)):
+    if abs(np.linalg.det(lattice)) <= 1e-6 * np.sqrt(np.prod(np.sum(lattice**2, axis=1))):
         raise CrystalError("zero-volume", "the cell vectors span no volume")
 
 
@@ -189,11 +195,14 @@ def _rank(src: np.ndarray, distance: np.ndarray, n: int) -> tuple[np.ndarray, np
     return np.lexsort((distance, src)), np.cumsum(count) - count, count
 
 
-def _kth_distance(src: np.ndarray, distance: np.ndarray, n: int, k: int, default: float) -> np.ndarray:
+def _kth_distances(
+    src: np.ndarray, distance: np.ndarray, n: int, counts: Sequence[int], default: float
+) -> np.ndarray:
     order, start, count = _rank(src, distance, n)
-    kth = np.full(n, default)
-    enough = count >= k
-    kth[enough] = distance[order][start[enough] + k - 1]
+    kth = np.full((len(counts), n), default)
+    for row, k in zip(kth, counts, strict=True):
+        enough = count >= k
+        row[enough] = distance[order[start[enough] + k - 1]]
     return kth
 
 
@@ -225,8 +234,10 @@ def _radius(bonds: Bonds, settings: GraphSettings) -> Bonds:
 
 
 def _soft(bonds: Bonds, settings: GraphSettings) -> Bonds:
-    n = len(bonds.reach)
-    radii = soft_radii(bonds.src, bonds.distance, n, settings.neighbours, settings.cutoff_A, settings.fade)
-    ends = [fade(bonds.distance / radii[end], settings.fade) for end in (bonds.src, bonds.dst)]
-    weight = 1.0 - (1.0 - ends[0]) * (1.0 - ends[1])  # a bond of either end is a bond of both
-    return bonds.keep(weight > 0, weight, radii)
+    counts = [settings.neighbours, *([settings.line_neighbours] if settings.line_neighbours else [])]
+    radii = soft_radii(bonds.src, bonds.distance, len(bonds.reach), counts, settings.cutoff_A, settings.fade)
+    # A bond of either end is a bond of both.
+    mask = bonds.distance < np.maximum(radii[0][bonds.src], radii[0][bonds.dst])
+    near = bonds.keep(mask, bonds.weight, radii[0])
+    ends = fade(near.distance / radii[0][np.stack([near.src, near.dst])], settings.fade)
+    return replace(near, weight=1.0 - (1.0 - ends[0]) * (1.0 - ends[1]), angle_reach=radii[-1])

@@ -203,7 +203,8 @@ class EdgeGatedConv(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor, edges: _Edges, last: bool = False) -> tuple[Tensor, Tensor]:
         """New node and edge features; the edges are left as they are where nothing reads them (``last``)."""
-        m = self.gate_edge(y) + self.gate_src(x)[edges.src] + self.gate_dst(x)[edges.dst]
+        # Added in place: for angles this is the largest tensor of the network.
+        m = self.gate_edge(y).add_(self.gate_src(x)[edges.src]).add_(self.gate_dst(x)[edges.dst])
         gate = m.sigmoid() * edges.weight.unsqueeze(1)
         size = len(x)
         arriving = total(gate * self.message(x)[edges.src], edges.dst, size)
