@@ -79,8 +79,17 @@ def _mix(x: np.ndarray) -> np.ndarray:
     return x ^ (x >> _U(32))
 
 
+def _first(x: np.ndarray) -> np.ndarray:
+    return x * _U(0x9E3779B97F4A7C15)
+
+
+def _second(x: np.ndarray) -> np.ndarray:
+    return _mix(x + _U(0x632BE59BD9B4E019))
+
+
 def _pair(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return _mix(x * _U(0x9E3779B97F4A7C15) + _mix(y + _U(0x632BE59BD9B4E019)))
+    """Colour of an ordered pair of colours."""
+    return _mix(_first(x) + _second(y))
 
 
 def _rounded(values: np.ndarray, quantum: float) -> np.ndarray:
@@ -98,19 +107,21 @@ def _colours(graph: BondGraph, quantum: float) -> tuple[np.ndarray, np.ndarray, 
     n, e = len(graph.numbers), len(graph.src)
     atom = _mix(graph.numbers.astype(np.uint64))
     bond = _pair(_rounded(graph.distance, quantum), _rounded(graph.weight, quantum))
-    angle = _pair(_rounded(graph.cosine, quantum), _rounded(graph.line_weight, quantum))
+    # Halves of `_pair` that do not change, or are needed for each bond only, stay out of the loop over angles.
+    angle = _first(_pair(_rounded(graph.cosine, quantum), _rounded(graph.line_weight, quantum)))
     found = (0, 0)
     while True:
         bond = _pair(_pair(bond, atom[graph.src]), atom[graph.dst])
         if len(angle):
-            arriving = _pair(angle, bond[graph.line_src])
+            arriving = _mix(angle + _second(bond)[graph.line_src])
             bond = _pair(bond, _gather(arriving, graph.line_dst, e))
         atom = _pair(atom, _gather(_pair(bond, atom[graph.src]), graph.dst, n))
-        classes = (len(np.unique(atom)), len(np.unique(bond)))
+        classes = (len(set(atom.tolist())), len(set(bond.tolist())))
         if classes == found:
             break
         found = classes
     bond = _pair(_pair(bond, atom[graph.src]), atom[graph.dst])
     if len(angle):
-        angle = _pair(_pair(angle, bond[graph.line_src]), bond[graph.line_dst])
+        end = _second(bond)
+        angle = _mix(_first(_mix(angle + end[graph.line_src])) + end[graph.line_dst])
     return atom, bond, angle

@@ -148,27 +148,45 @@ def soft_radii(
     ndarray, shape (c, n)
         Radii in A, at most ``cap``.
     """
-    # All of the k nearest count fully at d_k / (1 - width): the root is below it, and so are the pairs that matter.
-    high = np.minimum(_kth_distances(src, distance, n, counts, cap) / (1 - width), cap)
+    # Below d_k fewer than k are inside; at d_k / (1 - width) all of the k nearest count fully. The root is between
+    # the two, and pairs beyond the upper one do not matter.
+    kth = _kth_distances(src, distance, n, counts, cap)
+    high = np.minimum(kth / (1 - width), cap)
     rows, taken = np.nonzero(distance < high[:, src])
     at, d = rows * n + src[taken], distance[taken]
-    high = high.ravel()
-    target, low = np.repeat(np.asarray(counts) - 0.5, n), np.zeros(len(high))
+    low, high = np.minimum(kth, high).ravel(), high.ravel()
+    target = np.repeat(np.asarray(counts) - 0.5, n)
     capped = np.bincount(at, fade(d / high[at], width), len(high)) <= target
-    r = np.where(capped, high, (1 - width / 3) * high)
+    low = np.where(capped, high, low)
+    for _ in range(2):
+        low, high = _narrow(at, d, target, low, high, width)
+    r = (low + high) / 2
     for _ in range(60):
         x = d / r[at]
         t = np.minimum(np.maximum((1.0 - x) / width, 0.0), 1.0)
-        value = np.bincount(at, t**3 * (10.0 - 15.0 * t + 6.0 * t * t), len(high)) - target
-        slope = np.bincount(at, 30.0 * (t * (1.0 - t)) ** 2 * x, len(high)) / (width * r)
+        value = np.bincount(at, t**3 * (10.0 - 15.0 * t + 6.0 * t * t), len(r)) - target
+        if (capped | (np.abs(value) < 1e-10)).all():
+            break
+        slope = np.bincount(at, 30.0 * (t * (1.0 - t)) ** 2 * x, len(r)) / (width * r)
         below = value < 0
         low, high = np.where(below, r, low), np.where(below, high, r)
         newton = r - value / np.maximum(slope, 1e-300)
         new = np.where((newton > low) & (newton < high), newton, (low + high) / 2)
-        step, r = np.abs(new - r), np.where(capped, r, new)
-        if (step[~capped] < 1e-10 * cap).all():
-            break
+        r = np.where(capped, r, new)
     return r.reshape(len(counts), n)
+
+
+def _narrow(
+    at: np.ndarray, d: np.ndarray, target: np.ndarray, low: np.ndarray, high: np.ndarray, width: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Narrow brackets seven-fold: one look at eight radii saves many Newton steps on a flat part of the sum."""
+    steps, size = 8, len(low)
+    grid = low + np.linspace(0.0, 1.0, steps)[:, None] * (high - low)
+    place = at + size * np.arange(steps)[:, None]
+    count = np.bincount(place.ravel(), fade(d / grid[:, at], width).ravel(), steps * size)
+    first = np.clip((count.reshape(steps, size) < target).sum(axis=0), 1, steps - 1)
+    column = np.arange(size)
+    return grid[first - 1, column], grid[first, column]
 
 
 def _refuse(lattice: np.ndarray, frac: np.ndarray) -> None:
