@@ -1,6 +1,6 @@
 """Structures a second on one core: graph building and forward passes, beside the public pure-torch ALIGNN.
 
-    OMP_NUM_THREADS=1 pytest benchmarks/test_graph.py -o addopts=-q --benchmark-only
+    OMP_NUM_THREADS=1 pytest benchmarks/test_graph.py -o addopts=-q --benchmark-only --benchmark-timer=time.process_time
 
 Every benchmark handles the same 64 crystals (every 116th of the Alexandria set of the shared data) in batches of
 32, so its time divided into 64 is structures a second (``extra_info``).

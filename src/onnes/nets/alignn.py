@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -203,14 +204,18 @@ class EdgeGatedConv(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor, edges: _Edges, last: bool = False) -> tuple[Tensor, Tensor]:
         """New node and edge features; the edges are left as they are where nothing reads them (``last``)."""
-        # Added in place: for angles this is the largest tensor of the network.
-        m = self.gate_edge(y).add_(self.gate_src(x)[edges.src]).add_(self.gate_dst(x)[edges.dst])
-        gate = m.sigmoid() * edges.weight.unsqueeze(1)
-        size = len(x)
-        arriving = total(gate * self.message(x)[edges.src], edges.dst, size)
-        mean = arriving / (total(gate, edges.dst, size) + _EPS)
-        x_new = x + F.silu(self.norm_node(self.own(x) + mean))
-        return x_new, y if last else y + F.silu(self.norm_edge(m))
+        # For angles these are the largest tensors of the network: what autograd does not need is written in place.
+        free = not torch.is_grad_enabled()
+        m = self.gate_edge(y)
+        m += self.gate_src(x).index_select(0, edges.src)
+        m += self.gate_dst(x).index_select(0, edges.dst)
+        message = self.message(x).index_select(0, edges.src)
+        gate, weight = m.sigmoid(), edges.weight.unsqueeze(1)
+        gate = gate.mul_(weight) if free else gate * weight
+        message = message.mul_(gate) if free else message * gate
+        mean = total(message, edges.dst, len(x)) / (total(gate, edges.dst, len(x)) + _EPS)
+        x_new = F.silu(self.norm_node(self.own(x) + mean)).add_(x)
+        return x_new, y if last else F.silu(self.norm_edge(m), inplace=free).add_(y)
 
 
 class _AlignnLayer(nn.Module):

@@ -31,7 +31,7 @@ class Gaussians(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (n,) to (n, count)."""
-        return torch.exp(-self.gamma * (x.unsqueeze(-1) - self.centres) ** 2)
+        return (x.unsqueeze(-1) - self.centres).square().mul(-self.gamma).exp()
 
 
 class ElementTable(nn.Module):

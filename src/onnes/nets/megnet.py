@@ -180,7 +180,8 @@ class _Block(nn.Module):
 
     def forward(self, v0: Tensor, e0: Tensor, u0: Tensor, batch: BondBatch) -> tuple[Tensor, Tensor, Tensor]:
         v, e, u = (f(x) for f, x in zip(self.prepare, (v0, e0, u0), strict=True))
-        e = self.on_bonds(torch.cat([v[batch.src], v[batch.dst], e, u[batch.bond_crystal]], dim=1))
+        ends = v.index_select(0, batch.src), v.index_select(0, batch.dst)
+        e = self.on_bonds(torch.cat([*ends, e, u.index_select(0, batch.bond_crystal)], dim=1))
         bonds_of_atom = weighted_mean(e, batch.weight, batch.dst, len(v))
         v = self.on_atoms(torch.cat([v, bonds_of_atom, u[batch.crystal]], dim=1))
         bonds_of_crystal = weighted_mean(e, batch.bond_share, batch.bond_crystal, batch.size)
