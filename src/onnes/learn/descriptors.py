@@ -129,27 +129,9 @@ def cfid(record: Record) -> FloatArray:
     ModelError
         ``missing-extra`` without jarvis-tools; ``descriptor-failed`` when it refuses the crystal.
     """
-    try:
-        from jarvis.ai.descriptors.cfid import CFID
-        from jarvis.core.atoms import Atoms
-    except ImportError as error:
-        raise ModelError(
-            "missing-extra", f"CFID needs jarvis-tools: pip install 'onnes[cfid]' ({error})"
-        ) from None
-    crystal = record.structure()
-    atoms = Atoms(
-        lattice_mat=crystal.lattice.matrix,
-        coords=crystal.frac_coords,
-        elements=[site.specie.symbol for site in crystal],
-        cartesian=False,
-    )
-    try:
-        found = np.asarray(CFID(atoms).get_comp_descp(), dtype=float)
-    except Exception as error:  # jarvis-tools raises whatever its arrays raise
-        raise ModelError("descriptor-failed", f"{record.id}: CFID cannot be computed: {error}") from None
-    if found.ndim != 1 or not len(found):
-        raise ModelError("descriptor-failed", f"{record.id}: CFID cannot be computed")
-    return found
+    from onnes.learn.cfid import cfid as describe_one
+
+    return describe_one(record.structure())
 
 
 DESCRIPTORS: dict[str, Callable[[Record], FloatArray]] = {"cell": cell, "structure": structure, "cfid": cfid}

@@ -1,0 +1,143 @@
+"""Classical force-field inspired descriptors (CFID) of jarvis-tools, with its pair loop done by arrays.
+
+Choudhary, DeCost, Tavazza, Phys. Rev. Materials 2 (2018) 083801. jarvis-tools computes them; only its list of
+neighbour pairs, a Python loop over a million pairs that takes seconds a crystal, is replaced by one that gives
+the same arrays up to rounding (the tests compare both where jarvis-tools is installed). Rounding shows where
+symmetry puts a distance exactly on the edge of a histogram bin: there both are arbitrary.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pymatgen.core import Structure
+
+from onnes.errors import ModelError
+
+FloatArray = NDArray[np.float64]
+
+
+@lru_cache(maxsize=1)
+def _library() -> Any:
+    """The descriptor class and the atoms class of jarvis-tools.
+
+    Raises
+    ------
+    ModelError
+        ``missing-extra``.
+    """
+    try:
+        from jarvis.ai.descriptors import cfid
+        from jarvis.core.atoms import Atoms
+    except ImportError as error:
+        text = f"CFID needs jarvis-tools: pip install 'onnes[cfid]' ({error})"
+        raise ModelError("missing-extra", text) from None
+    plain = cfid.NeighborsAnalysis
+
+    class Neighbours(plain):  # type: ignore[misc, valid-type]  # an untyped library class
+        """The same pairs, by arrays, and once for equal questions."""
+
+        asked: ClassVar[dict[tuple[float, float], dict[str, Any]]] = {}
+
+        def nbor_list(self, rcut: float = 10.0, c_size: float = 12.0) -> dict[str, Any]:
+            """Neighbour arrays of the enlarged cell; the library's own loop where its limit would bite."""
+            key = (rcut, c_size)
+            if key not in self.asked:
+                cell = self.get_structure_data(c_size)
+                found = pair_arrays(np.array(cell["coords"]), np.array(cell["lat"]), rcut, self.max_n)
+                if found is None:
+                    return plain.nbor_list(self, rcut, c_size)
+                bonds = _by_kind(np.asarray(cell["new_symbs"]), found.pop("pairs"), found.pop("lengths"))
+                self.asked[key] = {**found, "nat": cell["nat"], "different_bond": bonds}
+            return self.asked[key]
+
+    return cfid, Atoms, Neighbours
+
+
+def _by_kind(
+    kinds: NDArray[Any], pairs: tuple[NDArray[np.intp], NDArray[np.intp]], length: FloatArray
+) -> dict[str, FloatArray]:
+    """Lengths by the sorted symbols of both ends, kinds in order of first appearance."""
+    names, code = np.unique(kinds, return_inverse=True)
+    low, high = np.sort(np.stack([code[pairs[0]], code[pairs[1]]]), axis=0)
+    pair = low * len(names) + high
+    values, appears = np.unique(pair, return_index=True)
+    ordered = values[np.argsort(appears)]
+    return {f"{names[v // len(names)]}_{names[v % len(names)]}": length[pair == v] for v in ordered}
+
+
+def pair_arrays(frac: FloatArray, lattice: FloatArray, reach: float, most: int) -> dict[str, Any] | None:
+    """Neighbours of every atom under the minimum-image rule of a large cell.
+
+    Parameters
+    ----------
+    frac : ndarray, shape (n, 3)
+    lattice : ndarray, shape (3, 3)
+    reach : float
+        Pairs from 0.1 to below this distance, angstrom.
+    most : int
+        Rows of the arrays.
+
+    Returns
+    -------
+    dict or None
+        ``dist``, ``nn_id``, ``bondx``, ``bondy``, ``bondz``: shape (most, n), filled from the top in the order
+        of the pairs; ``nn``: neighbours of each atom; ``pairs``, ``lengths``. None when an atom has more
+        neighbours than fit.
+    """
+    n = len(frac)
+    i, j = np.triu_indices(n, 1)
+    step = frac[i] - frac[j]
+    step = np.where(np.abs(step) > 0.5, step - np.sign(step), step) @ lattice
+    length = np.linalg.norm(step, axis=1)
+    near = (length < reach) & (length >= 0.1)
+    i, j, step, length = i[near], j[near], step[near], length[near]
+    count = np.bincount(np.concatenate([i, j]), minlength=n)
+    if count.max(initial=0) > most:
+        return None
+    # Each pair once from both ends, interleaved so that the order within an atom is the order of the pairs.
+    end = np.stack([i, j], axis=1).ravel()
+    other = np.stack([j, i], axis=1).ravel()
+    arrow = np.stack([step, -step], axis=1).reshape(-1, 3)
+    order = np.argsort(end, kind="stable")
+    row = np.empty(len(end), dtype=int)
+    row[order] = np.arange(len(end)) - np.repeat(np.cumsum(count) - count, count)
+    out: dict[str, Any] = {"nn": count, "pairs": (i, j), "lengths": length}
+    columns = {"dist": np.repeat(length, 2), "nn_id": other}
+    columns |= {f"bond{axis}": arrow[:, k] for k, axis in enumerate("xyz")}
+    for name, values in columns.items():
+        out[name] = np.zeros((most, n), dtype=values.dtype)
+        out[name][row, end] = values
+    return out
+
+
+def cfid(structure: Structure) -> FloatArray:
+    """CFID of a crystal, shape (1557,).
+
+    Raises
+    ------
+    ModelError
+        ``missing-extra`` without jarvis-tools; ``descriptor-failed`` when it cannot describe the crystal.
+    """
+    library, atoms_class, neighbours = _library()
+    atoms = atoms_class(
+        lattice_mat=structure.lattice.matrix,
+        coords=structure.frac_coords,
+        elements=[site.specie.symbol for site in structure],
+        cartesian=False,
+    )
+    kept = library.NeighborsAnalysis
+    neighbours.asked.clear()  # of the crystal before
+    library.NeighborsAnalysis = neighbours
+    try:
+        found = np.asarray(library.CFID(atoms).get_comp_descp(), dtype=float)
+    except Exception as error:  # jarvis-tools raises whatever its arrays raise
+        raise ModelError("descriptor-failed", f"CFID of {structure.formula} failed: {error}") from None
+    finally:
+        library.NeighborsAnalysis = kept
+    if found.ndim != 1 or not np.isfinite(found).all():
+        raise ModelError("descriptor-failed", f"CFID of {structure.formula} is not a row of finite numbers")
+    return found
