@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnes.errors import DataError, OnnesError, SettingsError
-from onnes.learn.calibrate import Conformal, Space, coverage_report, cross_intervals, fit, quantile
+from onnes.learn.calibrate import Conformal, Space, coverage_report, cross_intervals, enough, fit, quantile
 from onnes.learn.retrieval import coverage
 
 
@@ -117,6 +117,14 @@ def test_mondrian_covers_each_range():
     assert [part.share for part in own] == pytest.approx([0.9, 0.9, 0.9], abs=0.02)
     by_truth = coverage_report(truth, predicted, group, ranges=(0, 5, 10), by_truth=True)
     assert by_truth[1].n != one[1].n
+
+
+def test_small_ranges_join_their_neighbours():
+    predicted, group = np.arange(100.0), np.arange(100)
+    assert enough(predicted, group, (10.0, 40.0, 60.0, 95.0), least=20) == (40.0, 60.0)
+    assert enough(predicted, group, (50.0,), least=60) == ()
+    assert enough(predicted, group // 10, (50.0,), least=5) == (50.0,)  # groups count, not rows
+    assert enough(predicted, group // 10, (50.0,), least=6) == ()
 
 
 def test_missing_predictions_have_no_interval_and_are_counted():

@@ -144,6 +144,29 @@ def test_intervals_are_calibrated_on_other_formulas(records):
     assert found.coverage[0].share == pytest.approx(0.9, abs=0.06)
 
 
+def test_intervals_per_range():
+    """Errors ten times larger above lambda 0.6: one width cannot serve both ranges."""
+    rng, out = np.random.default_rng(1), []
+    names = [(a, b) for a in METALS for b in METALS if a < b]
+    for k in range(960):
+        high = k % 2 == 0
+        x, y = names[(k // 8) % len(names)]
+        # A marker element, so that trees can tell the ranges apart.
+        species = [x, y, "U" if high else "He"]
+        side = 3.0 + 0.01 * rng.random()
+        lam = 0.9 + 0.2 * rng.normal() if high else 0.4 + 0.02 * rng.normal()
+        row = {"id": f"s{k}", "lattice": (side * np.eye(3)).tolist(), "species": species}
+        frac = [[0, 0, 0], [0.5, 0.5, 0.5], [0.5, 0.5, 0.0]]
+        out.append(Record.from_row({**row, "frac": frac, "lambda": max(lam, 0.1)}))
+    plan = folds_plan(out, 3)
+    one = evaluate("trees", out, plan, Options(draws=2))
+    own = evaluate("trees", out, plan, Options(draws=2, by_range=True))
+    low, high = (part for part in own.coverage[1:] if part.n > 400)
+    assert low.share == pytest.approx(0.9, abs=0.03)
+    assert high.share == pytest.approx(0.9, abs=0.03)
+    assert [part.share for part in one.coverage[1:] if part.n > 400][1] < high.share - 0.04
+
+
 def test_learning_curve_ends_at_the_figure_of_the_table(records):
     found = evaluate("boosting", records, folds_plan(records, 3), Options(draws=20, learning_curve=True))
     mae = next(line.score for line in found.lines if line.score.name == "mae")

@@ -24,6 +24,9 @@ def evaluate(
     by: str = typer.Option("", "--by", help="Table lines for each value of this field."),
     threshold: float = typer.Option(None, "--threshold", help="For precision-recall; 5 K for Tc."),
     level: float = typer.Option(0.9, "--level", help="Level of the prediction intervals."),
+    by_range: bool = typer.Option(
+        False, "--by-range", help="Intervals calibrated per range (baselines, folds)."
+    ),
     seed: int = typer.Option(0, "--seed", help="Of folds, models and bootstrap."),
     mu_star: float = typer.Option(0.10, "--mu-star", help="For Tc of the shipped model."),
     formula: str = typer.Option("allen-dynes", "--formula", help="For Tc of the shipped model."),
@@ -67,6 +70,7 @@ def evaluate(
         by=by,
         mu_star=mu_star,
         formula=formula,
+        by_range=by_range,
         learning_curve=curve and out is not None,
     )
     found = run(model, records, plan, options)

@@ -136,6 +136,25 @@ class Conformal:
         return found
 
 
+def enough(
+    predicted: ArrayLike, group: ArrayLike, edges: Sequence[float], least: int = 50
+) -> tuple[float, ...]:
+    """Those of the inner edges that leave at least `least` groups in every range.
+
+    Only predictions are looked at, never labels. An edge is given up when the range below it, or what is left
+    above it, is too small: its rows join the range next to them.
+    """
+    p, labels = np.asarray(predicted, dtype=float), np.asarray(group)
+    kept: list[float] = []
+    low = -np.inf
+    for edge in edges:
+        below, above = (p >= low) & (p < edge), p >= edge
+        if min(len(np.unique(labels[below])), len(np.unique(labels[above]))) >= least:
+            kept.append(float(edge))
+            low = edge
+    return tuple(kept)
+
+
 def _range_of(predicted: FloatArray, edges: Sequence[float]) -> NDArray[np.intp]:
     return (
         np.searchsorted(np.asarray(edges, dtype=float), predicted, side="right")

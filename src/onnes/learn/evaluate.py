@@ -16,7 +16,7 @@ from onnes.data.records import Record
 from onnes.errors import DataError, SettingsError
 from onnes.learn import metrics, retrieval
 from onnes.learn.baselines import BASELINES, PLAIN, Baseline, baseline, fit_predict, space_of
-from onnes.learn.calibrate import cross_intervals, fit
+from onnes.learn.calibrate import cross_intervals, enough, fit
 from onnes.learn.descriptors import describe
 from onnes.learn.metrics import ElementError, Score
 from onnes.learn.plan import Plan, Turn
@@ -55,6 +55,8 @@ class Options:
         Field of the records whose values get table lines of their own; empty for none.
     mu_star, formula
         For Tc of the shipped model.
+    by_range : bool
+        Calibrate the intervals of baselines on folds for each range of the prediction (Mondrian).
     learning_curve : bool
         For baselines on folds.
     """
@@ -67,6 +69,7 @@ class Options:
     by: str = ""
     mu_star: float = 0.10
     formula: str = "allen-dynes"
+    by_range: bool = False
     learning_curve: bool = False
 
     @property
@@ -291,6 +294,7 @@ def _baseline(model: Baseline, x: FloatArray, truth: FloatArray, plan: Plan, opt
             bounds = calibrated.interval(found.value[turn.repeat, turn.test])
             found.low[turn.repeat, turn.test], found.high[turn.repeat, turn.test] = bounds
     if len(plan.turns) > 1:
+        inner = [edge for edge in ranges_of(options.target)[1:-1] if options.by_range]
         for r in range(plan.repeats):
             found.low[r], found.high[r] = cross_intervals(
                 truth,
@@ -299,6 +303,7 @@ def _baseline(model: Baseline, x: FloatArray, truth: FloatArray, plan: Plan, opt
                 seed=options.seed,
                 level=options.level,
                 space=space_of(options.target),
+                edges=enough(found.value[r], plan.group, inner),
             )
     return found
 
