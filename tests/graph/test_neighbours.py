@@ -6,8 +6,9 @@ from graph_crystals import al, cs, everyday, lowsym, mgb2, needle, permuted, shi
 from pymatgen.core import Lattice, Structure
 
 from onnes.errors import CrystalError, SettingsError
-from onnes.graph.neighbours import fade, find_bonds, isolated, soft_radii
+from onnes.graph.neighbours import find_bonds, isolated
 from onnes.graph.settings import GraphSettings
+from onnes.graph.soft import fade, soft_radii
 
 FULL = GraphSettings(merge_A=0)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnes.graph.neighbours import Bonds, fade
+from onnes.graph.neighbours import Bonds
 from onnes.graph.settings import GraphSettings
+from onnes.graph.soft import fade
 
 
 def line_edges(

@@ -107,21 +107,26 @@ def _colours(graph: BondGraph, quantum: float) -> tuple[np.ndarray, np.ndarray, 
     n, e = len(graph.numbers), len(graph.src)
     atom = _mix(graph.numbers.astype(np.uint64))
     bond = _pair(_rounded(graph.distance, quantum), _rounded(graph.weight, quantum))
-    # Halves of `_pair` that do not change, or are needed for each bond only, stay out of the loop over angles.
+    # The half of `_pair` that never changes stays out of the loop.
     angle = _first(_pair(_rounded(graph.cosine, quantum), _rounded(graph.line_weight, quantum)))
     found = (0, 0)
     while True:
-        bond = _pair(_pair(bond, atom[graph.src]), atom[graph.dst])
+        bond = _with_ends(bond, atom, graph)
         if len(angle):
             arriving = _mix(angle + _second(bond)[graph.line_src])
             bond = _pair(bond, _gather(arriving, graph.line_dst, e))
-        atom = _pair(atom, _gather(_pair(bond, atom[graph.src]), graph.dst, n))
+        atom = _pair(atom, _gather(bond, graph.dst, n))  # a bond's colour holds that of its source
         classes = (len(set(atom.tolist())), len(set(bond.tolist())))
         if classes == found:
             break
         found = classes
-    bond = _pair(_pair(bond, atom[graph.src]), atom[graph.dst])
+    bond = _with_ends(bond, atom, graph)
     if len(angle):
         end = _second(bond)
         angle = _mix(_first(_mix(angle + end[graph.line_src])) + end[graph.line_dst])
     return atom, bond, angle
+
+
+def _with_ends(bond: np.ndarray, atom: np.ndarray, graph: BondGraph) -> np.ndarray:
+    end = _second(atom)
+    return _mix(_first(bond) + _first(end)[graph.src] + end[graph.dst])
