@@ -78,17 +78,20 @@ def tc(
 
         spread = propagate(spectrum, sigma, correlation_meV=correlation, mu_star=mu_star)
         summary["uncertainty"] = {name: asdict(value) for name, value in spread.items()}
-    if plot is not None:
-        from onnes.theory.plots import draw_all
-
-        for path in draw_all(spectrum, plot, mu_star=mu_star, cutoff_meV=cutoff):
-            typer.echo(str(path), err=True)
     if as_json:
         import json
 
         typer.echo(json.dumps(summary, indent=2, allow_nan=False))
     else:
         typer.echo("\n".join(_lines(summary)))
+    if plot is not None:
+        from onnes.theory.plots import draw_all
+
+        broken = bool(summary["eliashberg"] and summary["eliashberg"]["error"])
+        for path in draw_all(
+            spectrum, plot, mu_star=mu_star, cutoff_meV=cutoff, solve=not closed_only and not broken
+        ):
+            typer.echo(str(path), err=True)
     solved = summary["eliashberg"]
     if solved and solved["error"]:
         typer.echo(f"onnes: {solved['message']} [{solved['error']}]", err=True)
@@ -115,9 +118,9 @@ def _lines(summary: dict[str, Any]) -> list[str]:
         notes += [f"{name}: {text}" for text in [row["reason"], *row["notes"]] if text]
     solved = summary["eliashberg"]
     if solved and not solved["error"]:
-        lines.append(
-            f"{'eliashberg':24s}{solved['tc_K']:10.3f}   {solved['low_K']:.3f} to {solved['high_K']:.3f} K"
-        )
+        low, high = solved["low_K"], solved["high_K"]
+        band = "range not converged" if low is None else f"{low:.3f} to {high:.3f} K"
+        lines.append(f"{'eliashberg':24s}{solved['tc_K']:10.3f}   {band}")
         notes.append(
             f"eliashberg: mu* = {solved['mu_star']:.4f} at a cut-off of {solved['cutoff_meV']:.4g} meV"
         )

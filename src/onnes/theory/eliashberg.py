@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnes.errors import PhysicsError
-from onnes.theory.matsubara import Kernel, Mesh, convert_mu_star, mesh
+from onnes.theory.matsubara import Kernel, Mesh, mesh
 from onnes.theory.spectral import Spectrum
 from onnes.theory.tc import guard_lambda
 from onnes.units import UNITS
@@ -28,6 +28,9 @@ FloatArray = NDArray[Any]
 
 #: Default cut-off in units of the highest phonon frequency; mu* is understood at this cut-off.
 CUTOFF = 10.0
+LARGEST_CUTOFF = 1e4
+#: No Eliashberg Tc exceeds this times omega_2 sqrt(lambda): the strong-coupling limit without repulsion.
+CEILING = 0.1827
 #: Frequencies kept at least, however high the temperature.
 FEWEST = 128
 #: Below this fraction of omega_log a Tc is not searched for.
@@ -90,11 +93,11 @@ class Eliashberg:
             raise PhysicsError("empty-spectrum", f"{spectrum.source}: no coupling, nothing to solve")
         self.spectrum, self.mu_star = spectrum, float(mu_star)
         self.cutoff = CUTOFF * spectrum.omega_max_meV if cutoff_meV is None else float(cutoff_meV)
-        if not self.cutoff >= 2.0 * spectrum.omega_max_meV:
+        if not 2.0 <= self.cutoff / spectrum.omega_max_meV <= LARGEST_CUTOFF:
             raise PhysicsError(
                 "bad-cutoff",
-                f"cut-off {self.cutoff:g} meV; at least twice the highest phonon frequency "
-                f"({spectrum.omega_max_meV:.4g} meV) is needed",
+                f"cut-off {self.cutoff:g} meV; between 2 and {LARGEST_CUTOFF:g} times the highest phonon "
+                f"frequency ({spectrum.omega_max_meV:.4g} meV) is needed",
             )
         self.kernel = Kernel(spectrum)
         self.tc_sizes: tuple[int, int] | None = None
@@ -114,8 +117,13 @@ class Eliashberg:
         plus = self.kernel(step * (n[:, None] + n[None, :] + 1.0))
         # The edge lies between two frequencies; mu* is converted to where it lies, so that nothing jumps.
         edge = step * below
-        mu = convert_mu_star(self.mu_star, self.cutoff, edge) if self.mu_star else 0.0
-        return minus, plus, mu * self._inside(points, below)
+        return minus, plus, self._repulsion(edge) * self._inside(points, below)
+
+    def _repulsion(self, edge: float) -> float:
+        """Pseudopotential at the edge; where it would diverge, large enough to forbid any pairing."""
+        if self.mu_star == 0.0:
+            return 0.0
+        return 1.0 / max(1.0 / self.mu_star + float(np.log(self.cutoff / edge)), 1e-3)
 
     @staticmethod
     def _inside(points: Mesh, below: int) -> FloatArray:
@@ -145,7 +153,7 @@ class Eliashberg:
         z = self._normal_z(kT, points, minus, plus)
         matrix = (minus + plus - 2.0 * coulomb) * points.weight
         # Symmetrised by sqrt(weight/z): real eigenvalues, and a symmetric solver.
-        root = np.sqrt(np.maximum(points.weight, 1e-12) / z)
+        root = np.sqrt(points.weight / z)
         symmetric = root[:, None] * (minus + plus - coulomb[None, :] - coulomb[:, None]) * root[None, :]
         if np.ptp(coulomb) == 0.0:
             from scipy.linalg import eigh
@@ -209,6 +217,8 @@ class Eliashberg:
 
         The eigenvalue falls nearly linearly in ln T: secant steps in ln T, kept inside a bracket.
         """
+        ceiling = 1.001 * CEILING * self.spectrum.omega_2_K * np.sqrt(self.spectrum.lam)
+        guess = min(guess, ceiling)
         x, value = np.log(guess), self.eigenvalue(guess, sizes) - 1.0
         step = 0.1 if value > 0 else -0.1
         low, high = (x, np.inf) if value > 0 else (-np.inf, x)
@@ -217,9 +227,11 @@ class Eliashberg:
         for _ in range(80):
             if x < np.log(lowest):
                 return 0.0
+            x = min(x, float(np.log(ceiling)))
             here = np.exp(x)
-            if here * UNITS.kB_meV * 4 * np.pi * sizes[1] < self.cutoff * 0.5:
-                # Far below the guess the fixed number of frequencies no longer reaches the cut-off.
+            reach = here * UNITS.kB_meV * 2.0 * np.pi * sizes[1] / self.cutoff
+            if reach < 0.25 or (reach > 4.0 and sizes[1] > 2):
+                # Far from the guess the fixed number of frequencies ends far from the cut-off: count anew.
                 return float(here)
             value = self.eigenvalue(here, sizes) - 1.0
             if abs(value) < TOLERANCE or abs(x - before) < 1e-9:

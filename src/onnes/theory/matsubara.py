@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 
+from onnes.errors import PhysicsError
 from onnes.theory.spectral import Spectrum
 
 FloatArray = NDArray[Any]
@@ -52,6 +53,9 @@ def mesh(size: int) -> Mesh:
     index = list(range(DENSE))
     while index[-1] < size - 1:
         index.append(min(size - 1, max(index[-1] + 1, round(index[-1] * GROWTH))))
+    # A tiny last interval behind a wide one would be extrapolated across it, with negative weights.
+    if 2 * (index[-1] - index[-2]) < index[-2] - index[-3]:
+        index.pop(-2)
     points = np.array(index, dtype=np.int64)
     return Mesh(points, _weights(points))
 
@@ -130,7 +134,18 @@ def convert_mu_star(mu_star: float, from_meV: float, to_meV: float) -> float:
     """Return the pseudopotential at another cut-off: 1/mu*(b) = 1/mu*(a) + ln(a/b).
 
     Morel and Anderson, Phys. Rev. 125, 1263 (1962). The bare Coulomb repulsion does not change.
+
+    Raises
+    ------
+    PhysicsError
+        ``bad-cutoff`` at and beyond the energy where mu* diverges.
     """
     if mu_star == 0.0:
         return 0.0
-    return 1.0 / (1.0 / mu_star + np.log(from_meV / to_meV))
+    inverse = 1.0 / mu_star + float(np.log(from_meV / to_meV))
+    if not inverse > 0.0:
+        raise PhysicsError(
+            "bad-cutoff",
+            f"mu* = {mu_star:g} at {from_meV:.4g} meV has no value at {to_meV:.4g} meV: it diverges",
+        )
+    return 1.0 / inverse

@@ -28,6 +28,7 @@ def draw_all(
     *,
     mu_star: float = 0.10,
     cutoff_meV: float | None = None,
+    solve: bool = True,
 ) -> list[Path]:
     """Draw every figure of a spectrum.
 
@@ -38,6 +39,8 @@ def draw_all(
         ``alpha2F``, ``tc_mu``, and, where there is a gap, ``gap_imaginary`` and ``gap_real``; png and svg each.
     mu_star, cutoff_meV : float
         For the gap.
+    solve : bool
+        Also draw what needs the Eliashberg equations.
 
     Returns
     -------
@@ -48,10 +51,10 @@ def draw_all(
     InputError
         ``cannot-write``.
     """
-    solver = Eliashberg(spectrum, mu_star, cutoff_meV)
-    figures = {"alpha2F": alpha2f_figure(spectrum), "tc_mu": tc_figure(spectrum, cutoff_meV)}
-    critical = solver.tc()
-    if critical > 0.0:
+    figures = {"alpha2F": alpha2f_figure(spectrum), "tc_mu": tc_figure(spectrum, cutoff_meV, solve=solve)}
+    solver = Eliashberg(spectrum, mu_star, cutoff_meV) if solve else None
+    critical = solver.tc() if solver is not None else 0.0
+    if solver is not None and critical > 0.0:
         cold = solver.gap(COLD * critical)
         figures["gap_imaginary"] = _imaginary(cold.omega_meV, cold.delta_meV, cold.z, spectrum)
         x = np.linspace(0.0, 1.5 * spectrum.omega_max_meV + 3.0 * cold.delta_meV[0], 1200)
@@ -78,8 +81,8 @@ def alpha2f_figure(spectrum: Spectrum) -> Figure:
     return figure
 
 
-def tc_figure(spectrum: Spectrum, cutoff_meV: float | None = None) -> Figure:
-    """Tc against mu* by every formula and by the Eliashberg equations."""
+def tc_figure(spectrum: Spectrum, cutoff_meV: float | None = None, *, solve: bool = True) -> Figure:
+    """Tc against mu* by every formula and (solve=True) by the Eliashberg equations."""
     figure, axes = _axes("μ*", "T$_c$ (K)")
     styles = ("-", "--", ":", "-.")
     for name, style in zip(FORMULAS, styles, strict=False):
@@ -87,8 +90,9 @@ def tc_figure(spectrum: Spectrum, cutoff_meV: float | None = None) -> Figure:
             spectrum.lam, spectrum.omega_log_K, spectrum.omega_2_K, mu_star=MU_RANGE, formula=name
         )
         axes.plot(MU_RANGE, values, style, color=GREY, label=str(name))
-    solved = [Eliashberg(spectrum, float(mu), cutoff_meV).tc() for mu in MU_RANGE]
-    axes.plot(MU_RANGE, solved, color=BLUE, linewidth=2.0, label="Eliashberg")
+    if solve:
+        solved = [Eliashberg(spectrum, float(mu), cutoff_meV).tc() for mu in MU_RANGE]
+        axes.plot(MU_RANGE, solved, color=BLUE, linewidth=2.0, label="Eliashberg")
     axes.set_ylim(bottom=0.0)
     axes.legend(frameon=False, fontsize=9)
     return figure

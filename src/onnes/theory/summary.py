@@ -103,12 +103,22 @@ def _eliashberg(
     try:
         where: dict[str, Any] = {"cutoff_meV": cutoff_meV, "mu_star_at_meV": at_meV}
         found = eliashberg(spectrum, mu_star=mu_star, **where)
-        ends = [eliashberg(spectrum, mu_star=mu, gap=False, **where).tc_K for mu in mu_band]
     except PhysicsError as error:
         return {**empty, "reason": "", "error": error.code, "message": error.message}
+    try:
+        ends = [eliashberg(spectrum, mu_star=mu, gap=False, **where).tc_K for mu in mu_band]
+    except PhysicsError:
+        ends = []
     values = {name: getattr(found, name) for name in names}
     known = {name: value if value == value else None for name, value in values.items()}
-    return {**empty, **known, "low_K": min(ends), "high_K": max(ends), "reason": found.reason, "error": ""}
+    return {
+        **empty,
+        **known,
+        "low_K": min(ends, default=None),
+        "high_K": max(ends, default=None),
+        "reason": found.reason,
+        "error": "",
+    }
 
 
 def _cross_check(spectrum: Spectrum) -> list[str]:

@@ -206,4 +206,8 @@ def _thermodynamics(solutions: list[GapSolution], tc: float, lam: float) -> tupl
     near = t[:-1] > NEAR
     fit = np.polyfit(1.0 - t[:-1][near], shape[near], 2)
     jump = -2.0 * fit[-1] / gamma
-    return float(jump), float(gamma * kTc**2 / (8.0 * np.pi * -f[0]))
+    # At T = 0 the normal state's -gamma T^2/2 is missing from what was computed at t[0].
+    energy = f[0] - gamma * (t[0] * kTc) ** 2 / 2.0
+    if not (jump > 0.0 and energy < 0.0):
+        raise PhysicsError("not-converged", f"the free energy gives a jump of {jump:.3g} gamma Tc")
+    return float(jump), float(gamma * kTc**2 / (8.0 * np.pi * -energy))
