@@ -158,3 +158,20 @@ def test_a_training_step_of_alignn(benchmark, crystals, name):
         return loss
 
     assert torch.isfinite(timed(benchmark, step))
+
+
+def test_a_training_step_of_the_public_alignn(benchmark, public):
+    atoms, graph, network, batch = public
+    pairs = [graph(a) for a in atoms]
+    groups = [batch(pairs[k : k + BATCH]) for k in range(0, COUNT, BATCH)]
+    optimizer = torch.optim.AdamW(network.parameters(), 1e-3)
+
+    def step():
+        for g, line in groups:
+            optimizer.zero_grad()
+            loss = network((g, line, torch.eye(3)))["out"].square().mean()
+            loss.backward()
+            optimizer.step()
+        return loss
+
+    assert torch.isfinite(timed(benchmark, step))

@@ -175,3 +175,24 @@ def test_origin_and_order_only_relabel():
     s = lowsym()
     want = np.sort(bonds_of(s).distance)
     assert np.allclose(np.sort(bonds_of(shifted(permuted(s))).distance), want, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["nearest", "soft"])
+def test_the_first_search_radius_never_shows(monkeypatch, kind):
+    """A search that is too short is repeated: the bonds are those of one long search."""
+    settings = GraphSettings(kind=kind, merge_A=0)
+    # A dense cluster beside a lone pair: the mean density says little about either.
+    mixed = Structure(
+        Lattice.cubic(9.5),
+        ["Cu"] * 4 + ["Xe"] * 2,
+        [[0, 0, 0], [0.2, 0.2, 0], [0.2, 0, 0.2], [0, 0.2, 0.2], [0.6, 0.6, 0.6], [0.9, 0.7, 0.65]],
+    )
+    for s in [*everyday(), needle(), mixed]:
+        found = []
+        for factor in (0.4, 0.9, 1.3, 100.0):
+            monkeypatch.setattr("onnes.graph.neighbours._FIRST_SEARCH", {kind: factor})
+            b = bonds_of(s, settings)
+            found.append(
+                np.array(sorted(map(tuple, np.round(np.c_[b.src, b.dst, b.vector, b.weight], 6) + 0.0)))
+            )
+        assert all(np.allclose(f, found[-1], atol=2e-6) for f in found)

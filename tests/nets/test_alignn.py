@@ -1,5 +1,8 @@
+import gzip
+import json
 import sys
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +65,20 @@ def test_merging_changes_no_output(kind):
     full.load_state_dict(model.state_dict())
     structures = [*everyday(), needle()]
     assert np.abs(run(model, structures) - run(full, structures)).max() < 1e-5
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_merging_changes_no_output_of_real_crystals(kind, shared):
+    """Every 150th Alexandria crystal: full and merged graphs agree, and merging saves most of the angles."""
+    with gzip.open(shared / "data" / "alexandria_eph.jsonl.gz", "rt") as handle:
+        rows = [json.loads(line) for line in islice(handle, 0, None, 150)]
+    structures = [Structure(r["lattice"], r["species"], r["frac"]) for r in rows]
+    model = network(SMALL[kind])
+    full = network(replace(SMALL[kind], graph=replace(SMALL[kind].graph, merge_A=0)))
+    full.load_state_dict(model.state_dict())
+    assert np.abs(run(model, structures) - run(full, structures)).max() < 1e-5
+    angles = [sum(len(graph_of(s, m.settings.graph).line_src) for s in structures) for m in (model, full)]
+    assert angles[0] < 0.5 * angles[1]
 
 
 @pytest.mark.parametrize("kind", SMALL)
