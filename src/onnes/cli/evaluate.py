@@ -141,11 +141,10 @@ def _print(found: Evaluation, data: Path) -> None:
             _number(line.constant),
         )
     console.print(table)
-    console.print("constant: median of the training rows; for average precision a random order", style="dim")
-    g = found.gain
     console.print(
-        f"MAE of the median minus MAE of the model: {_number(g.value)} ({_number(g.low)} to {_number(g.high)}), "
-        f"n {g.n}, {g.groups} groups"
+        "constant: median of the training rows (average precision: random order); "
+        "gain: MAE of that median minus MAE of the model",
+        style="dim",
     )
     if found.curve is not None:
         c = found.curve

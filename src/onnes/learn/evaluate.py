@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -91,7 +91,8 @@ class Line:
     score : Score
         Of the model.
     constant : float
-        The same for the median of the training rows; for average precision, a random ranking.
+        The same for the median of the training rows; for average precision, a random ranking. NaN for
+        Spearman and for ``gain``, the MAE of the median minus the MAE of the model.
     """
 
     rows: str
@@ -108,8 +109,6 @@ class Evaluation:
     model, words, target, unit, split, data_hash : str
     options : Options
     lines : list of Line
-    gain : Score
-        MAE of the median minus MAE of the model, with its interval: positive where the model is better.
     rows : list of dict
         One per scored row and repeat: id, formula, repeat, fold, truth, predicted, low, high, median.
     curve : Curve or None
@@ -133,7 +132,6 @@ class Evaluation:
     data_hash: str
     options: Options
     lines: list[Line]
-    gain: Score
     rows: list[dict[str, Any]]
     curve: Curve | None
     elements: list[ElementError]
@@ -220,12 +218,8 @@ def evaluate(model: str, records: Sequence[Record], plan: Plan, options: Options
         found, words = _baseline(chosen, x, truth, plan, options), chosen.words
     notes += _warnings(records, options.target)
     scored = plan.scored
-    t, group = truth[scored], plan.group[scored]
-    values, medians = found.value[:, scored], found.median[:, scored]
-    first, low, high = values[0], found.low[0, scored], found.high[0, scored]
-    # The gain is the mean over rows of a difference of errors; over repeats it averages like any score.
-    difference = np.abs(medians - t) - np.abs(values - t)
-    gain = metrics.bootstrap("bias", np.zeros(len(t)), difference, group, draws=options.draws)
+    t = truth[scored]
+    first, low, high = found.value[0, scored], found.low[0, scored], found.high[0, scored]
     edges = ranges_of(options.target)
     covered = np.isfinite(low).any()
     by_prediction = retrieval.coverage(t, low, high, edges=edges, by=first) if covered else []
@@ -242,7 +236,6 @@ def evaluate(model: str, records: Sequence[Record], plan: Plan, options: Options
         data_hash(records, options.target),
         options,
         _lines(records, truth, found, plan, options),
-        Score("gain", gain.value, gain.n, gain.missing, gain.low, gain.high, gain.groups),
         _rows(records, truth, found, plan),
         None if options.cut is None else retrieval.precision_recall(t, first, options.cut),
         metrics.per_element(t, first, [records[int(i)].species for i in scored]),
@@ -376,7 +369,13 @@ def _lines(
             if metric != "spearman":
                 constant = float(np.mean([metrics.score(metric, t, row).value for row in m]))
             lines.append(Line(name, score, constant))
-        if every and options.cut is not None:
+        if not every:
+            continue
+        # A mean of differences of errors: its interval is that of a paired comparison.
+        difference = np.abs(m - t) - np.abs(p - t)
+        gain = metrics.bootstrap("bias", np.zeros(len(t)), difference, group, draws=options.draws)
+        lines.append(Line(name, replace(gain, name="gain"), np.nan))
+        if options.cut is not None:
             ap = retrieval.average_precision(t, p, group, options.cut, draws=options.draws, seed=options.seed)
             lines.append(Line(name, ap, float(np.mean(t > options.cut))))
     return lines

@@ -39,7 +39,6 @@ def to_dict(found: Evaluation) -> dict[str, Any]:
         "lines": [
             {"rows": line.rows, **line.score.to_dict(), "constant": line.constant} for line in found.lines
         ],
-        "gain_over_median": found.gain.to_dict(),
         "precision_recall": None if found.curve is None else _curve(found.curve),
         "elements": [asdict(e) for e in found.elements],
         "coverage_by_prediction": [asdict(c) for c in found.coverage],
