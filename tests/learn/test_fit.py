@@ -68,6 +68,13 @@ def test_same_seed_same_weights(data, tmp_path):
     assert one == two
 
 
+@pytest.mark.parametrize("model", ["alignn-onnes", "megnet-onnes"])
+def test_graph_networks_train_too(data, tmp_path, model):
+    checkpoint = fit([data], tmp_path / model, FitSettings("epc", model, epochs=1, batch=16))
+    assert checkpoint.settings["model"] == model and checkpoint.card["validation"]["lambda"]["n"] == 3
+    assert len(list((tmp_path / model / "graphs").rglob("*.npz"))) == len(METALS)
+
+
 def test_validation_smaller_than_a_batch_is_scored_whole(data, tmp_path):
     card = fit([data], tmp_path / "v", FitSettings("omega-log", epochs=1, batch=50, validation=0.2)).card
     assert card["validation"]["omega_log_K"]["n"] == card["n_val"] == 5

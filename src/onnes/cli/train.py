@@ -11,7 +11,7 @@ def train(
     task: str = typer.Argument(..., help="epc, lambda, omega-log, formation-energy, gap, moduli, ..."),
     data: list[Path] = typer.Option(..., "--data", help="Record files (.jsonl, .jsonl.gz); repeat for more."),
     out: Path = typer.Option(..., "--out", help="Folder for checkpoints and model.safetensors."),
-    model: str = typer.Option("head", "--model", help="head (on the potential's features)."),
+    model: str = typer.Option("head", "--model", help="head, alignn, alignn-onnes, megnet or megnet-onnes."),
     epochs: int = typer.Option(40, "--epochs", min=1),
     batch: int = typer.Option(64, "--batch", min=1),
     seed: int = typer.Option(0, "--seed", min=0),

@@ -103,8 +103,8 @@ class HeadEncoder:
         """Mean and deviation of the features over the atoms of (at most 4,000) training crystals."""
         some = train[:: max(1, len(train) // 4000)]
         x = torch.cat([self.items[i][0] for i in some]).float()
-        net.mean.copy_(x.mean(0))  # type: ignore[union-attr,operator]
-        net.std.copy_(x.std(0).clamp(min=1e-3))  # type: ignore[union-attr,operator]
+        net.mean.copy_(x.mean(0))  # type: ignore[operator]
+        net.std.copy_(x.std(0).clamp(min=1e-3))  # type: ignore[operator]
 
     def settings(self) -> dict[str, Any]:
         """Head size and potential."""
@@ -122,8 +122,20 @@ def _load(path: Path, n: int) -> np.ndarray | None:
     return x if x.ndim == 2 and len(x) == n else None
 
 
-#: Networks by name.
-MODELS: dict[str, Callable[[], Encoder]] = {"head": HeadEncoder}
+def _graph(name: str) -> Callable[[], Encoder]:
+    def build() -> Encoder:
+        from onnes.learn.graph_inputs import GraphEncoder
+
+        return GraphEncoder(name)
+
+    return build
+
+
+#: Networks by name. ``head`` reads the frozen features of the potential, the others bonds and angles.
+MODELS: dict[str, Callable[[], Encoder]] = {
+    "head": HeadEncoder,
+    **{name: _graph(name) for name in ("alignn", "alignn-onnes", "megnet", "megnet-onnes")},
+}
 
 
 def encoder(name: str) -> Encoder:
