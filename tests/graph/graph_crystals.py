@@ -39,6 +39,12 @@ def needle() -> Structure:
     return Structure(lattice, ["Al", "Nb"], [[0.1, 0.2, 0.3], [0.6, 0.1, 0.32]])
 
 
+def bain(ratio: float) -> Structure:
+    """NbAl on the way from bcc (1) to fcc (1.41) at constant volume: shells split and cross."""
+    lattice = Lattice.tetragonal(3.3 / ratio ** (1 / 3), 3.3 * ratio ** (2 / 3))
+    return Structure(lattice, ["Nb", "Al"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+
+
 def everyday() -> list[Structure]:
     return [al(), cs(), mgb2(), perovskite(), lowsym()]
 
@@ -85,3 +91,8 @@ def views(s: Structure) -> dict[str, Structure]:
         "niggli": s.get_reduced_structure("niggli"),
         "sheared": supercell(s, [[1, 3, 0], [0, 1, 0], [2, 0, 1]]),
     }
+
+
+def roughness(values: np.ndarray) -> float:
+    """Largest step of a curve over its largest step on a grid 8 times coarser: 1/8 if smooth, 1 if it jumps."""
+    return float(np.abs(np.diff(values)).max() / np.abs(np.diff(values[::8])).max())

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "graph"))
-from graph_crystals import al, cs, everyday, lowsym, mgb2, needle, views
-from pymatgen.core import Lattice, Structure
+from graph_crystals import al, bain, cs, everyday, lowsym, mgb2, needle, roughness, views
 
 from onnes.errors import CrystalError, ModelError, SettingsError
 from onnes.graph.batch import collate, graph_of
@@ -71,15 +70,14 @@ def test_cesium_is_refused_at_five_angstrom_and_predicted_with_soft_graphs():
     assert np.isfinite(run(network(preset("onnes")), [cs()])).all()
 
 
-@pytest.mark.parametrize("name", ["paper", "onnes"])
-def test_a_bond_through_the_cut_off_leaves_no_jump(name):
-    model = network(preset(name))
-    values = []
-    for x in np.linspace(0.95, 1.25, 601):  # shells of both sublattices cross 5 A
-        s = Structure(Lattice.tetragonal(3.3 * x, 3.9), ["Nb", "Al"], [[0, 0, 0], [0.5, 0.5, 0.5]])
-        values.append(run(model, [s])[0])
-    coarse = np.abs(np.diff(values[::6])).max()
-    assert np.abs(np.diff(values)).max() < 0.35 * coarse
+@pytest.mark.parametrize("name", NAMES)
+def test_a_strained_crystal_moves_smoothly(name):
+    settings = preset(name)
+    path = [bain(ratio) for ratio in np.linspace(0.9, 1.5, 401)]
+    assert roughness(run(network(settings), path)) < 0.15
+    if name == "onnes":
+        nearest = replace(settings, graph=replace(settings.graph, kind="nearest"))
+        assert roughness(run(network(nearest), path)) > 0.5
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -22,8 +22,6 @@ from onnes.graph.settings import GraphSettings
 from onnes.nets.elements import one_hot
 from onnes.nets.graph_parts import ElementTable, Gaussians, total
 
-_EPS = 1e-6
-
 
 @dataclass(frozen=True)
 class AlignnSettings:
@@ -43,6 +41,9 @@ class AlignnSettings:
     norm : str
         ``"layer"`` (as the pure-torch reference; one crystal never influences another) or ``"batch"`` (as the
         code of 2021).
+    smoothing : float
+        Weight of "no neighbour" in the mean over neighbours. Large enough, it lets a message fade in with its
+        weight instead of jumping to its full value with the first trace of a bond.
     """
 
     graph: GraphSettings = field(default_factory=GraphSettings)
@@ -54,11 +55,16 @@ class AlignnSettings:
     angle_bins: int = 40
     targets: int = 1
     norm: str = "layer"
+    smoothing: float = 1e-6
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built."""
         if self.norm not in ("layer", "batch"):
             raise SettingsError("bad-setting", f"unknown norm {self.norm!r}; use layer or batch")
+        if not 0.0 < self.smoothing <= 10.0:
+            raise SettingsError(
+                "bad-setting", f"smoothing = {self.smoothing}; use a value above 0, at most 10"
+            )
         if self.alignn_layers and not self.graph.line:
             raise SettingsError("bad-setting", "ALIGNN layers need graphs with angles (line = True)")
         for name in ("hidden", "embedding", "targets"):
@@ -99,6 +105,7 @@ PRESETS: dict[str, AlignnSettings] = {
         embedding=48,
         bond_bins=48,
         angle_bins=24,
+        smoothing=0.5,
     ),
 }
 
@@ -136,8 +143,10 @@ class Alignn(nn.Module):
         self.atom = _Dense(table.shape[1], s.hidden, s.norm)
         self.bond = _embedding(Gaussians(0.0, 8.0, s.bond_bins), s.bond_bins, s)
         self.angle = _embedding(Gaussians(-1.0, 1.0, s.angle_bins), s.angle_bins, s)
-        self.alignn = nn.ModuleList(_AlignnLayer(s.hidden, s.norm) for _ in range(s.alignn_layers))
-        self.gcn = nn.ModuleList(EdgeGatedConv(s.hidden, s.norm) for _ in range(s.gcn_layers))
+        self.alignn = nn.ModuleList(
+            _AlignnLayer(s.hidden, s.norm, s.smoothing) for _ in range(s.alignn_layers)
+        )
+        self.gcn = nn.ModuleList(EdgeGatedConv(s.hidden, s.norm, s.smoothing) for _ in range(s.gcn_layers))
         self.out = nn.Linear(s.hidden, s.targets)
 
     def forward(self, batch: BondBatch) -> Tensor:
@@ -183,17 +192,19 @@ class EdgeGatedConv(nn.Module):
     """Edge-gated graph convolution with residual connections.
 
     With ``m = A x[src] + B x[dst] + C y`` and ``g = sigmoid(m)``, nodes become
-    ``x + silu(norm(D x + sum(g * (E x)[src]) / sum(g)))`` and edges ``y + silu(norm(m))``.
+    ``x + silu(norm(D x + sum(g * (E x)[src]) / (sum(g) + smoothing)))`` and edges ``y + silu(norm(m))``.
 
     Parameters
     ----------
     width : int
     norm : str
+    smoothing : float
         See `AlignnSettings`.
     """
 
-    def __init__(self, width: int, norm: str) -> None:
+    def __init__(self, width: int, norm: str, smoothing: float) -> None:
         super().__init__()
+        self.smoothing = smoothing
         self.gate_src = nn.Linear(width, width)
         self.gate_dst = nn.Linear(width, width)
         self.gate_edge = nn.Linear(width, width)
@@ -213,7 +224,7 @@ class EdgeGatedConv(nn.Module):
         gate, weight = m.sigmoid(), edges.weight.unsqueeze(1)
         gate = gate.mul_(weight) if free else gate * weight
         message = message.mul_(gate) if free else message * gate
-        mean = total(message, edges.dst, len(x)) / (total(gate, edges.dst, len(x)) + _EPS)
+        mean = total(message, edges.dst, len(x)) / (total(gate, edges.dst, len(x)) + self.smoothing)
         x_new = F.silu(self.norm_node(self.own(x) + mean)).add_(x)
         return x_new, y if last else F.silu(self.norm_edge(m), inplace=free).add_(y)
 
@@ -221,10 +232,10 @@ class EdgeGatedConv(nn.Module):
 class _AlignnLayer(nn.Module):
     """One convolution on the bond graph, then one on the line graph."""
 
-    def __init__(self, width: int, norm: str) -> None:
+    def __init__(self, width: int, norm: str, smoothing: float) -> None:
         super().__init__()
-        self.on_bonds = EdgeGatedConv(width, norm)
-        self.on_angles = EdgeGatedConv(width, norm)
+        self.on_bonds = EdgeGatedConv(width, norm, smoothing)
+        self.on_angles = EdgeGatedConv(width, norm, smoothing)
 
     def forward(
         self, x: Tensor, y: Tensor, z: Tensor, bonds: _Edges, angles: _Edges, last: bool

@@ -71,9 +71,9 @@ def total(rows: Tensor, at: Tensor, size: int) -> Tensor:
     return rows.new_zeros((size, *rows.shape[1:])).index_add(0, at, rows)
 
 
-def weighted_mean(rows: Tensor, weight: Tensor, at: Tensor, size: int, eps: float = 1e-6) -> Tensor:
+def weighted_mean(rows: Tensor, weight: Tensor, at: Tensor, size: int, none: float | Tensor = 1e-6) -> Tensor:
     """Mean of the rows of every place, shape (size, f).
 
-    ``eps`` makes a place whose weights all fade out go smoothly to 0, where no rows are left.
+    ``none`` is the weight of a row of zeros: where all weights fade out, the mean goes smoothly to 0.
     """
-    return total(rows * weight.unsqueeze(1), at, size) / (total(weight, at, size) + eps).unsqueeze(1)
+    return total(rows * weight.unsqueeze(1), at, size) / (total(weight, at, size) + none).unsqueeze(1)

@@ -43,6 +43,8 @@ class MegnetSettings:
     readout_steps : int
         Steps of Set2Set.
     targets : int
+    smoothing : float
+        Weight of "no bond" in the means over bonds, per atom.
     """
 
     graph: GraphSettings = field(
@@ -56,12 +58,17 @@ class MegnetSettings:
     bond_bins: int = 100
     readout_steps: int = 3
     targets: int = 1
+    smoothing: float = 1e-6
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built."""
         for name in ("embedding", "wide", "narrow", "blocks", "readout_steps", "targets"):
             if getattr(self, name) < 1:
                 raise SettingsError("bad-setting", f"{name} = {getattr(self, name)}; use at least 1")
+        if not 0.0 < self.smoothing <= 10.0:
+            raise SettingsError(
+                "bad-setting", f"smoothing = {self.smoothing}; use a value above 0, at most 10"
+            )
         if self.bond_bins < 2:
             raise SettingsError("bad-setting", f"bond_bins = {self.bond_bins}; use at least 2")
 
@@ -94,7 +101,11 @@ PRESETS: dict[str, MegnetSettings] = {
         graph=GraphSettings(kind="radius", cutoff_A=8.0, line=False), properties=True
     ),
     "onnes": MegnetSettings(
-        graph=GraphSettings(kind="soft", neighbours=16, line=False), properties=True, wide=128, narrow=64
+        graph=GraphSettings(kind="soft", neighbours=16, line=False),
+        properties=True,
+        wide=128,
+        narrow=64,
+        smoothing=0.5,
     ),
 }
 
@@ -172,6 +183,7 @@ class _Block(nn.Module):
     def __init__(self, s: MegnetSettings, first: bool) -> None:
         super().__init__()
         k = s.narrow
+        self.smoothing = s.smoothing
         # The embeddings have just been through a network of their own; later blocks prepare their input first.
         self.prepare = nn.ModuleList(nn.Identity() if first else _mlp(k, s.wide, k) for _ in range(3))
         self.on_bonds = _mlp(4 * k, s.wide, k, s.wide)
@@ -182,10 +194,12 @@ class _Block(nn.Module):
         v, e, u = (f(x) for f, x in zip(self.prepare, (v0, e0, u0), strict=True))
         ends = v.index_select(0, batch.src), v.index_select(0, batch.dst)
         e = self.on_bonds(torch.cat([*ends, e, u.index_select(0, batch.bond_crystal)], dim=1))
-        bonds_of_atom = weighted_mean(e, batch.weight, batch.dst, len(v))
+        bonds_of_atom = weighted_mean(e, batch.weight, batch.dst, len(v), self.smoothing)
         v = self.on_atoms(torch.cat([v, bonds_of_atom, u[batch.crystal]], dim=1))
-        bonds_of_crystal = weighted_mean(e, batch.bond_share, batch.bond_crystal, batch.size)
-        atoms_of_crystal = weighted_mean(v, batch.share, batch.crystal, batch.size, eps=0.0)
+        # Per atom, so that a supercell has the same mean.
+        none = self.smoothing * batch.n_atoms
+        bonds_of_crystal = weighted_mean(e, batch.bond_share, batch.bond_crystal, batch.size, none)
+        atoms_of_crystal = weighted_mean(v, batch.share, batch.crystal, batch.size, none=0.0)
         u = self.on_state(torch.cat([u, bonds_of_crystal, atoms_of_crystal], dim=1))
         return v0 + v, e0 + e, u0 + u
 
@@ -224,7 +238,7 @@ class Set2Set(nn.Module):
             # Subtracting the largest score changes nothing but keeps the exponentials finite.
             top = score.new_full((size,), -torch.inf).scatter_reduce(0, at, score.detach(), "amax")
             attention = torch.exp(score - top[at]) * share
-            answer = torch.cat([state[0], weighted_mean(rows, attention, at, size, eps=1e-12)], dim=1)
+            answer = torch.cat([state[0], weighted_mean(rows, attention, at, size, none=1e-12)], dim=1)
         return answer
 
 
