@@ -1,4 +1,4 @@
-"""The pair arrays behind CFID against a plain loop, and the descriptors against jarvis-tools alone."""
+"""The arrays behind CFID against plain loops, and the descriptors against jarvis-tools alone."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from pymatgen.core import Lattice, Structure
 
 from onnes.errors import ModelError
-from onnes.learn.cfid import _library, cfid, pair_arrays
+from onnes.learn.cfid import _library, cfid, dihedrals, pair_arrays
 
 
 @pytest.fixture
@@ -47,6 +47,31 @@ def test_pairs_equal_a_loop(reach):
         assert not found["dist"][n:, atom].any()
         arrow = np.stack([found[f"bond{a}"][:n, atom] for a in "xyz"], axis=-1)
         np.testing.assert_allclose(np.linalg.norm(arrow, axis=-1), found["dist"][:n, atom], atol=1e-12)
+
+
+def test_dihedrals_equal_a_library_of_its_own():
+    """ASE's dihedral of four atoms, on clusters in a cell so large that no image is near."""
+    from ase import Atoms
+
+    rng = np.random.default_rng(2)
+    points = rng.uniform(4.0, 8.0, (7, 3))
+    lattice = 40.0 * np.eye(3)
+    near = pair_arrays(points / 40.0, lattice, 3.0, 20)
+    angle, atom = dihedrals(near)
+    cluster = Atoms("H7", positions=points)
+    distance = cluster.get_all_distances()
+    bonded = (distance < 3.0) & (distance >= 0.1)
+    expected = []
+    for i, j in np.argwhere(np.triu(bonded)):
+        for a in np.flatnonzero(bonded[i]):
+            for b in np.flatnonzero(bonded[j]):
+                if a != j and b != i and a != b:
+                    turn = cluster.get_dihedral(a, i, j, b)
+                    expected.append((i, min(turn, 360.0 - turn)))
+    assert len(expected) > 20
+    # Closed triangles (a is b) have a dihedral of zero; ASE refuses them.
+    found = sorted((i, abs(t)) for i, t in zip(atom.tolist(), angle, strict=True) if abs(t) > 1e-6)
+    np.testing.assert_allclose(found, sorted(expected), atol=2e-3)
 
 
 def test_too_many_neighbours_are_left_to_the_library():

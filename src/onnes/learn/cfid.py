@@ -1,8 +1,8 @@
-"""Classical force-field inspired descriptors (CFID) of jarvis-tools, with its pair loop done by arrays.
+"""Classical force-field inspired descriptors (CFID) of jarvis-tools, with its slow loops done by arrays.
 
-Choudhary, DeCost, Tavazza, Phys. Rev. Materials 2 (2018) 083801. jarvis-tools computes them; only its list of
-neighbour pairs, a Python loop over a million pairs that takes seconds a crystal, is replaced by one that gives
-the same arrays up to rounding (the tests compare both where jarvis-tools is installed). Rounding shows where
+Choudhary, DeCost, Tavazza, Phys. Rev. Materials 2 (2018) 083801. jarvis-tools computes them; only its
+Python loops over neighbour pairs and dihedral angles, which take seconds a crystal, are replaced by arrays that
+give the same numbers up to rounding (the tests compare both where jarvis-tools is installed). Rounding shows where
 symmetry puts a distance exactly on the edge of a histogram bin: there both are arbitrary.
 """
 
@@ -54,7 +54,52 @@ def _library() -> Any:
                 self.asked[key] = {**found, "nat": cell["nat"], "different_bond": bonds}
             return self.asked[key]
 
+        def get_ddf(self, plot: bool = False) -> tuple[FloatArray, FloatArray]:
+            """Histogram of dihedral angles up to the first cut-off."""
+            edges = np.arange(1, 181.0, 1)
+            angle, atom = dihedrals(self.nbor_list(rcut=self.rcut1))
+            values, which = np.unique(angle, return_inverse=True)
+            times = np.bincount(which, minlength=len(values))
+            pairs = np.unique(np.stack([which, atom]), axis=1)[0]
+            atoms = np.bincount(pairs, minlength=len(values))
+            # An angle counts as often as it occurs at each atom that has it.
+            return np.histogram(values, weights=times / np.maximum(atoms, 1), bins=edges)
+
     return cfid, Atoms, Neighbours
+
+
+def dihedrals(near: dict[str, Any]) -> tuple[FloatArray, NDArray[np.intp]]:
+    """Dihedral angles over every bond i-j with j > i, in degrees rounded to three decimals.
+
+    Parameters
+    ----------
+    near : dict
+        As returned by `pair_arrays`.
+
+    Returns
+    -------
+    angle : ndarray, shape (m,)
+        Negative ones (and zeros) with their sign turned.
+    atom : ndarray of int, shape (m,)
+        The atom i of each.
+    """
+    arrows = np.stack([near[f"bond{axis}"] for axis in "xyz"], axis=-1)
+    other, count = near["nn_id"], near["nn"]
+    angles, atoms = [np.zeros(0)], [np.zeros(0, dtype=np.intp)]
+    for i in range(len(count)):
+        ends = other[: count[i], i]
+        for k in np.flatnonzero(ends > i):
+            j = ends[k]
+            first = arrows[: count[i], i][ends != j]
+            third = -arrows[: count[j], j][other[: count[j], j] != i]
+            middle = -arrows[k, i]
+            normal_1, normal_3 = np.cross(first, middle), np.cross(middle, third)
+            theta = np.degrees(
+                np.arctan2(np.linalg.norm(middle) * (first @ normal_3.T), normal_1 @ normal_3.T)
+            ).ravel()
+            angles.append(np.round(np.where(theta < 1e-5, -theta, theta), 3))
+            atoms.append(np.full(len(theta), i))
+    return np.concatenate(angles), np.concatenate(atoms)
 
 
 def _by_kind(
