@@ -1,4 +1,6 @@
 import itertools
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -122,3 +124,8 @@ def test_arrays_and_structures_give_one_graph():
     a = graph_of(s, FULL)
     b = build(np.array([12, 5, 5]), s.lattice.matrix, s.frac_coords, FULL)
     assert np.array_equal(a.vector, b.vector)
+
+
+def test_graphs_need_no_torch():
+    code = "import sys, onnes.graph.cache, onnes.graph.crystal_graph; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
