@@ -91,6 +91,11 @@ def test_equal_to_the_library_alone(library):
     np.testing.assert_allclose(cfid(crystal), alone, atol=1e-9)
 
 
+def test_prints_nothing(library, capsys):
+    cfid(Structure(Lattice.cubic(14.0), ["Al"], [[0, 0, 0]]))
+    assert capsys.readouterr().out == ""
+
+
 def test_one_crystal_does_not_leak_into_the_next(library):
     first = cfid(generic(1))
     cfid(generic(2))

@@ -8,6 +8,8 @@ symmetry puts a distance exactly on the edge of a histogram bin: there both are 
 
 from __future__ import annotations
 
+import io
+from contextlib import redirect_stdout
 from functools import lru_cache
 from typing import Any, ClassVar
 
@@ -178,7 +180,9 @@ def cfid(structure: Structure) -> FloatArray:
     neighbours.asked.clear()  # of the crystal before
     library.NeighborsAnalysis = neighbours
     try:
-        found = np.asarray(library.CFID(atoms).get_comp_descp(), dtype=float)
+        # It prints remarks about cut-offs, which would end up inside our JSON.
+        with redirect_stdout(io.StringIO()):
+            found = np.asarray(library.CFID(atoms).get_comp_descp(), dtype=float)
     except Exception as error:  # jarvis-tools raises whatever its arrays raise
         raise ModelError("descriptor-failed", f"CFID of {structure.formula} failed: {error}") from None
     finally:
