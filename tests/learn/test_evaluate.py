@@ -247,7 +247,7 @@ def test_round_trip(run, data, tmp_path):
     mae = next(line for line in printed["lines"] if line["name"] == "mae")
     assert mae["value"] == pytest.approx(error, rel=1e-7)
     assert (mae["n"], mae["missing"]) == (120, 0)
-    for name in ("parity", "precision_recall", "learning_curve"):
+    for name in ("parity", "elements", "precision_recall", "learning_curve"):
         assert (out / f"{name}.png").stat().st_size > 5000
         assert (out / f"{name}.svg").read_text().count("<path") > 5
     assert len(list(csv.DictReader((out / "elements.csv").open()))) == len(

@@ -75,8 +75,8 @@ def _plain(value: Any) -> Any:
 def write(found: Evaluation, folder: str | os.PathLike[str]) -> list[Path]:
     """Write everything into a folder, made when missing.
 
-    ``evaluation.json``, ``predictions.csv``, ``elements.csv``, figures ``parity`` and, where they exist,
-    ``precision_recall`` and ``learning_curve`` (png and svg).
+    ``evaluation.json``, ``predictions.csv``, ``elements.csv``, figures ``parity``, ``elements`` and, where they
+    exist, ``precision_recall`` and ``learning_curve`` (png and svg).
 
     Raises
     ------
@@ -93,7 +93,7 @@ def write(found: Evaluation, folder: str | os.PathLike[str]) -> list[Path]:
     written = [place / "evaluation.json"]
     written.append(_table(place / "predictions.csv", found.rows))
     written.append(_table(place / "elements.csv", [asdict(e) for e in found.elements]))
-    figures = {"parity": parity_figure(found)}
+    figures = {"parity": parity_figure(found), "elements": element_figure(found)}
     if found.curve is not None and found.curve.positives and len(found.curve.cut):
         figures["precision_recall"] = curve_figure(found.curve, found.unit)
     if found.learning:
@@ -175,7 +175,7 @@ def curve_figure(curve: Curve, unit: str) -> Figure:
 
 def learning_figure(found: Evaluation) -> Figure:
     """Error against the number of training rows, with 95 % intervals."""
-    figure, axes = _axes("training rows", f"MAE ({found.unit})" if found.unit else "MAE")
+    figure, axes = _axes("training rows", _unit("MAE", found))
     x = [point["n_train"] for point in found.learning]
     scores = [point["score"] for point in found.learning]
     y = np.array([score.value for score in scores])
@@ -187,16 +187,63 @@ def learning_figure(found: Evaluation) -> Figure:
     return figure
 
 
+def element_figure(found: Evaluation) -> Figure:
+    """Periodic table of the mean absolute error of the crystals that hold each element, with their number."""
+    from matplotlib.colors import Normalize
+    from pymatgen.core import Element
+
+    figure, axes = _axes("", "", size=(9.0, 4.6))
+    scored = [e for e in found.elements if e.n]
+    # The rarest elements are noise: a colour scale that ends at the largest error would show little else.
+    top = float(np.percentile([e.mae for e in scored], 95)) if scored else 1.0
+    colours = _axes_colours(figure, axes, Normalize(0.0, top or 1.0), _unit("MAE", found))
+    for e in scored:
+        element = Element(e.element)
+        x, y = float(element.group), float(element.row)
+        if element.is_lanthanoid or element.is_actinoid:
+            # Below the table, from the third group on; pymatgen puts all of them into the third.
+            x, y = element.Z - (57 if element.is_lanthanoid else 89) + 3, y + 2.4
+        shade = colours.to_rgba(e.mae)
+        axes.add_patch(_square(x, y, shade))
+        ink = "white" if sum(shade[:3]) < 1.5 else "black"
+        axes.text(x, y - 0.14, e.element, ha="center", va="center", fontsize=8, color=ink)
+        axes.text(x, y + 0.27, str(e.n), ha="center", va="center", fontsize=5, color=ink)
+    axes.set_xlim(0.4, 18.6)
+    axes.set_ylim(10.0, 0.4)
+    axes.set_axis_off()
+    axes.set_aspect("equal")
+    axes.set_title(f"{found.words}: {found.target}; crystals with the element", loc="left", fontsize=9)
+    return figure
+
+
+def _axes_colours(figure: Figure, axes: Any, norm: Any, label: str) -> Any:
+    from matplotlib.cm import ScalarMappable
+
+    colours = ScalarMappable(norm, "viridis_r")
+    figure.colorbar(colours, ax=axes, label=label, shrink=0.7, extend="max")
+    return colours
+
+
+def _square(x: float, y: float, shade: Any) -> Any:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle((x - 0.47, y - 0.47), 0.94, 0.94, facecolor=shade, linewidth=0)
+
+
+def _unit(word: str, found: Evaluation) -> str:
+    return f"{word} ({found.unit})" if found.unit else word
+
+
 def _label(word: str, found: Evaluation) -> str:
-    return f"{found.target}, {word}" + (f" ({found.unit})" if found.unit else "")
+    return _unit(f"{found.target}, {word}", found)
 
 
-def _axes(x: str, y: str) -> tuple[Figure, Any]:
+def _axes(x: str, y: str, size: tuple[float, float] = (4.6, 4.4)) -> tuple[Figure, Any]:
     # The object interface: no global state, no display, safe in threads.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.6, 4.4), layout="constrained")
+    figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.set_xlabel(x)
