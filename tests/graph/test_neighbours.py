@@ -43,7 +43,14 @@ def profile(s, settings=FULL):
     return {row: rows.count(row) / len(s) for row in set(rows)}
 
 
-@pytest.mark.parametrize("s", [needle(), mgb2(), lowsym()], ids=["needle", "mgb2", "lowsym"])
+def left_handed():
+    s = lowsym()
+    return Structure(s.lattice.matrix[[1, 0, 2]], s.species, s.frac_coords[:, [1, 0, 2]])
+
+
+@pytest.mark.parametrize(
+    "s", [needle(), mgb2(), lowsym(), left_handed()], ids=["needle", "mgb2", "lowsym", "left-handed"]
+)
 def test_a_radius_graph_is_the_brute_force_list(s):
     settings = GraphSettings(kind="radius", cutoff_A=5.0)
     b = bonds_of(s, settings)

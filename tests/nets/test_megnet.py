@@ -8,6 +8,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "graph"))
 from graph_crystals import al, bain, cs, everyday, lowsym, mgb2, needle, roughness, views
+from pymatgen.core import Lattice, Structure
 
 from onnes.errors import CrystalError, ModelError, SettingsError
 from onnes.graph.batch import collate, graph_of
@@ -152,3 +153,14 @@ def test_settings_travel_and_other_graphs_are_refused():
         MegnetSettings(blocks=0)
     with pytest.raises(SettingsError):
         MegnetSettings.from_dict({"cutoff": 5})
+
+
+def test_a_crystal_without_bonds_is_finite_where_it_is_allowed():
+    model = network(preset("onnes"))
+    s = Structure(Lattice.cubic(100.0), ["H"], [[0, 0, 0]])
+    lone = graph_of(s, model.settings.graph, allow_isolated=True)
+    graphs = [lone, graph_of(mgb2(), model.settings.graph)]
+    with torch.no_grad():
+        both = model(collate(graphs, torch.float64))[:, 0].numpy()
+    assert np.isfinite(both).all()
+    assert both[1] == pytest.approx(run(model, [mgb2()])[0], abs=1e-10)
