@@ -38,15 +38,24 @@ COLUMNS = (
     "reason",
     "tc_formula",
     "mu_star",
+    "p_nonmetal",
+    "p_dynamically_stable",
+    "bulk_GPa",
+    "shear_GPa",
+    "debye_K",
+    "dos_ef_states_eV_atom",
 )
+#: Above this probability of a gap, lambda and Tc are those of a metal that the crystal is not.
+NONMETAL = 0.5
 
 
 @lru_cache(maxsize=1)
-def _models() -> tuple[Any, Any]:
+def _models() -> tuple[Any, Any, Any]:
     from onnes.learn.ensemble import EpcEnsemble
     from onnes.learn.features import FrozenPotential
+    from onnes.learn.properties import PropertyEnsemble
 
-    return FrozenPotential(), EpcEnsemble()
+    return FrozenPotential(), EpcEnsemble(), PropertyEnsemble()
 
 
 def predict(
@@ -69,11 +78,11 @@ def predict(
     -------
     DataFrame
         One row per input, in order. Refused inputs have ``status="refused"`` and the code in ``reason``.
-        Columns without a shipped model yet (formation energy, gap, superconductor probability) are empty.
+        Columns without a shipped model are empty.
 
     Notes
     -----
-    The prediction assumes a metal: an insulator gets the numbers a metal of this structure would have.
+    lambda, omega_log and Tc assume a metal; where a gap is likely, ``in_domain`` is False and ``reason`` says so.
     """
     import pandas as pd
 
@@ -118,7 +127,7 @@ def _fill(
     """Complete the rows of the crystals that passed the gate."""
     if not waiting:
         return
-    potential, ensemble = _models()
+    potential, ensemble, properties = _models()
     inputs, places = [], []
     for place, crystal in waiting:
         try:
@@ -132,11 +141,15 @@ def _fill(
     if not inputs:
         return
     result = ensemble.predict(inputs, mu_star=mu_star, formula=formula)
+    more = properties.predict(inputs)
     for i, (place, crystal) in enumerate(places):
         reason = ensemble.outside(inputs[i][1], inputs[i][2])
         low_dimensional = [f for f in crystal.meta.get("flags", []) if f in ("slab", "molecule", "chain")]
         if low_dimensional and not reason:
             reason = f"{low_dimensional[0]} in vacuum; the training set holds bulk crystals"
+        if more.p_nonmetal[i] > NONMETAL and not reason:
+            reason = f"a gap of {more.gap_eV[i]:.1f} eV is likely; lambda and Tc are those of a metal"
+        rows[place].update(_properties(more, i, crystal))
         rows[place].update(
             {
                 "lambda": result.lam[i],
@@ -147,8 +160,27 @@ def _fill(
                 "tc_K": result.tc_K[i],
                 "tc_low_K": result.tc_low_K[i],
                 "tc_high_K": result.tc_high_K[i],
+                "dos_ef_states_eV_atom": result.dos_ef[i],
                 "in_domain": not reason,
                 "status": "ok",
                 "reason": reason,
             }
         )
+
+
+def _properties(more: Any, i: int, crystal: Crystal) -> dict[str, float]:
+    """Columns of the property heads for one crystal."""
+    from onnes.crystal.geometry import geometry
+    from onnes.theory.debye import debye_temperature
+
+    shape = geometry(crystal.structure)
+    bulk, shear = float(more.bulk_GPa[i]), float(more.shear_GPa[i])
+    return {
+        "formation_energy_eV_atom": float(more.formation_energy_eV_atom[i]),
+        "gap_eV": float(more.gap_eV[i]),
+        "p_nonmetal": float(more.p_nonmetal[i]),
+        "p_dynamically_stable": float(more.p_dynamically_stable[i]),
+        "bulk_GPa": bulk,
+        "shear_GPa": shear,
+        "debye_K": float(debye_temperature(bulk, shear, shape["density_g_cm3"], shape["volume_per_atom_A3"])),
+    }

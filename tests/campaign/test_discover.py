@@ -175,10 +175,21 @@ def test_existing_run_is_not_overwritten(whole, home):
     assert done.returncode == 2 and "ledger-exists" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_other_seed_is_not_mixed_in(whole, home):
-    done = call("--out", "whole", "--resume", "--seed", "4", folder=home)
-    assert done.returncode == 2 and "other-source" in done.stderr
-    assert len(results(home / "whole")) >= 3
+def test_refused_resume_leaves_the_run_as_it_was(whole, home):
+    for change in (["--seed", "4"], ["--n", "3"]):
+        done = call("--out", "whole", "--resume", *change, folder=home)
+        assert done.returncode == 2 and "other-source" in done.stderr
+    with Ledger.open(home / "whole", read_only=True) as ledger:
+        assert ledger.get_meta("state") == "finished"
+        assert ledger.get_meta("settings")["run"]["seed"] == 3
+    assert call("--out", "whole", "--resume", folder=home).returncode == 0
+
+
+def test_bad_settings_leave_no_run_behind(home):
+    (home / "bad.toml").write_text(CONFIG.replace("steps = 40", 'steps = 40\nelements = ["Nbb"]'))
+    done = call("bad.toml", "--out", "bad", folder=home)
+    assert done.returncode == 2 and "untrained-element" in done.stderr
+    assert not (home / "bad").exists()
 
 
 def test_a_folder_of_crystals_is_screened_instead(whole, home):
@@ -191,7 +202,14 @@ def test_a_folder_of_crystals_is_screened_instead(whole, home):
     (home / "files.toml").write_text(config)
     done = call("files.toml", "--out", "files", folder=home)
     assert done.returncode == 0, done.stderr
+    # The gate's limits are the run's own, and can be changed on resume.
+    (home / "files.toml").write_text(config + "[check]\nmax_atoms = 1\n")
+    again = call("files.toml", "--out", "files", "--resume", folder=home)
+    assert again.returncode == 0, again.stderr
     with Ledger.open(home / "files", read_only=True) as ledger:
+        assert {v.reason.split(":")[0] for v in ledger.verdicts(stage="check") if not v.passed} == {
+            "too-many-atoms"
+        }
         assert len(ledger.candidates()) == 2
         ((source, code, _),) = ledger.get_meta("refused_inputs")
         assert "broken.cif" in source and code

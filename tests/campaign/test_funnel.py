@@ -11,7 +11,7 @@ import pytest
 from onnes.campaign.funnel import Item, Outcome, Stage, guarded, run_funnel
 from onnes.campaign.ledger import Candidate, Ledger
 from onnes.campaign.workers import Workers
-from onnes.errors import CrystalError
+from onnes.errors import CrystalError, ModelError
 
 
 def structure(k: int) -> dict:
@@ -127,6 +127,18 @@ def test_typed_error_is_the_verdict_of_its_crystal_alone(ledger):
     assert len(alive) == 7
     (bad,) = [v for v in ledger.verdicts() if not v.passed]
     assert (bad.candidate, bad.reason) == ("c3", "bad-one: number three")
+
+
+def modelless(items: list[Item]) -> list[Outcome]:
+    raise ModelError("no-model", "no checkpoint")
+
+
+def test_missing_model_ends_the_run_and_is_nobodys_verdict(ledger):
+    for workers in (Workers(1), Workers(2)):
+        with workers, pytest.raises(ModelError, match="no-model"):
+            run_funnel(ledger, [Stage("s", modelless, batch_size=2, parallel=True)], workers)
+    assert ledger.verdicts() == []
+    assert len(run_funnel(ledger, [Stage("s", best_of_none)], Workers(1))) == 8
 
 
 def test_our_own_fault_is_tried_again_on_resume(ledger):

@@ -55,6 +55,12 @@ def test_bad_settings_are_named(tmp_path, text, code):
     assert error.value.code == code
 
 
+def test_15_and_15_point_0_are_one_setting():
+    one, two = (Settings.from_dict({"generate": {"target_tc_K": t}}) for t in (15, 15.0))
+    assert one == two and isinstance(one.generate.target_tc_K, float)
+    assert one.model_dump_json() == two.model_dump_json()
+
+
 def test_unreadable_file(tmp_path):
     with pytest.raises(SettingsError, match="cannot-read"):
         Settings.from_toml(tmp_path / "none.toml")

@@ -29,6 +29,8 @@ def main() -> None:
         "command": "training/epc/features.py, training/properties/train.py, training/properties/pack.py;"
         " see training/properties/README.md",
         "cross_validation": {k: v for k, v in metrics.items() if k not in ("center", "spread", "head")},
+        "caution": "SevenNet-0 was itself trained on relaxations of the Materials Project: its energies of these"
+        " crystals are no predictions, and the formation-energy error on crystals new to the potential is larger",
         "note": "The shipped ensemble holds the heads of all folds; the errors are of the 2 heads of one fold.",
         "environment": {"torch": torch.__version__, "python": platform.python_version()},
     }

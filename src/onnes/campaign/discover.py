@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 from onnes.campaign.funnel import Silent, Watcher, run_funnel
 from onnes.campaign.ledger import Ledger, ledger_file, now
 from onnes.campaign.settings import Settings
-from onnes.campaign.source import fill
+from onnes.campaign.source import require_same, source
 from onnes.campaign.workers import Workers, single_thread
-from onnes.errors import SettingsError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,24 +58,39 @@ def discover(
     single_thread()
     out = Path(out)
     given = _settings(settings)
-    ledger, chosen = _open(out, given, resume)
+    held = _held(out) if resume else None
+    chosen = given or (Settings.from_dict(held) if held is not None else Settings())
+    # Everything that can be wrong with the settings is found here, before the run is made or touched.
+    origin, stages = source(chosen), build(chosen)
+    ledger = Ledger.open(out) if held is not None else Ledger.create(out, chosen.model_dump())
     with ledger, Workers(chosen.run.workers) as workers:
+        require_same(ledger, origin, chosen)
         ledger.update_meta(
             {
                 "settings": chosen.model_dump(),
+                "source": origin.digest,
                 "versions": versions(),
                 "machine": f"{platform.machine()}, {os.cpu_count()} cores",
                 "state": "running",
                 "started": ledger.get_meta("started") or now(),
             }
         )
-        fill(ledger, chosen, workers, watcher or Silent())
-        run_funnel(ledger, build(chosen), workers, watcher)
+        origin.fill(ledger, workers, watcher or Silent())
+        run_funnel(ledger, stages, workers, watcher)
         workers.close(kill=False)
         ledger.update_meta(
             {"state": "finished", "finished": now(), "peak_memory_MB": peak_memory_MB(chosen.run.workers)}
         )
         return publish(ledger, out)
+
+
+def _held(out: Path) -> dict[str, Any] | None:
+    """Settings of the run in a folder; None when there is none."""
+    if not ledger_file(out).exists():
+        return None
+    with Ledger.open(out, read_only=True) as ledger:
+        found: dict[str, Any] = ledger.get_meta("settings", {})
+    return found
 
 
 def publish(ledger: Ledger, out: Path) -> pd.DataFrame:
@@ -97,19 +111,6 @@ def _settings(given: Settings | dict[str, Any] | str | Path | None) -> Settings 
     if isinstance(given, dict):
         return Settings.from_dict(given)
     return Settings.from_toml(given)
-
-
-def _open(out: Path, given: Settings | None, resume: bool) -> tuple[Ledger, Settings]:
-    """Open the run's ledger, made if needed, and say which settings hold."""
-    if not (resume and ledger_file(out).exists()):
-        chosen = given or Settings()
-        return Ledger.create(out, chosen.model_dump()), chosen
-    ledger = Ledger.open(out)
-    try:
-        return ledger, given or Settings.from_dict(ledger.get_meta("settings", {}))
-    except SettingsError:
-        ledger.close()
-        raise
 
 
 def versions() -> dict[str, str]:

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from onnes.campaign.canonical import content_hash
 from onnes.campaign.ledger import Candidate, Ledger, Verdict
 from onnes.campaign.workers import Workers
-from onnes.errors import OnnesError
+from onnes.errors import CrystalError, OnnesError, PhysicsError
 
 #: Reasons that are the machine's or our own fault: such verdicts are tried again on every resume.
 RETRY = ("internal-error", "worker-died")
@@ -257,8 +257,14 @@ def _again(
 def guarded(process: Callable[[list[Item]], list[Outcome]], batch: list[Item]) -> tuple[list[Outcome], float]:
     """Process a batch; when it fails, halve it until the one item at fault is alone.
 
-    A typed error is that item's verdict. Anything else is ours: reported as ``internal-error`` and tried
-    again on resume, never a traceback that ends the run.
+    A `CrystalError` or `PhysicsError` is that item's verdict. A missing model, a damaged table or a bad setting
+    is nobody's verdict: it ends the run with its own message. Anything else is a fault of ours: reported as
+    ``internal-error`` and tried again on resume.
+
+    Raises
+    ------
+    OnnesError
+        All other typed errors.
     """
     began = time.perf_counter()
     return _split(process, batch), time.perf_counter() - began
@@ -267,8 +273,10 @@ def guarded(process: Callable[[list[Item]], list[Outcome]], batch: list[Item]) -
 def _split(process: Callable[[list[Item]], list[Outcome]], batch: list[Item]) -> list[Outcome]:
     try:
         return process(batch)
-    except OnnesError as error:
+    except (CrystalError, PhysicsError) as error:
         reason = f"{error.code}: {error.message}"
+    except OnnesError:
+        raise
     except Exception as error:
         reason = f"internal-error: {type(error).__name__}: {str(error)[:200]}"
     if len(batch) == 1:

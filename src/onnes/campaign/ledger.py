@@ -414,7 +414,9 @@ class Ledger:
             digest,
         ) = row
         if (
-            _verdict_digest(candidate, stage, passed, reason, numbers, structure, given, settings, model)
+            _verdict_digest(
+                candidate, stage, passed, reason, numbers, structure, given, settings, model, seed, seconds
+            )
             != digest
         ):
             raise LedgerError(
@@ -464,8 +466,10 @@ def _verdict_row(v: Verdict) -> tuple[Any, ...]:
     passed, seconds = int(v.passed), float(v.seconds)
     body = (v.candidate, v.stage, passed, v.reason, numbers, structure)
     key = (v.input_hash, v.settings_hash, v.model_hash)
-    return (*body, *key, str(int(v.seed)), seconds, _verdict_digest(*body, *key))
+    seed = str(int(v.seed))
+    return (*body, *key, seed, seconds, _verdict_digest(*body, *key, seed, seconds))
 
 
-def _verdict_digest(candidate: str, stage: str, passed: int, *rest: str | None) -> str:
-    return text_hash(candidate, stage, str(passed), *rest)
+def _verdict_digest(candidate: str, stage: str, passed: int, *rest: Any) -> str:
+    texts = [None if value is None else str(value) for value in rest]
+    return text_hash(candidate, stage, str(passed), *texts)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from onnes.errors import SettingsError
 
@@ -15,7 +15,8 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-Real = FiniteFloat | int
+#: A number; 15 and 15.0 are one setting.
+Real = Annotated[FiniteFloat | int, AfterValidator(float)]
 
 
 class RunPart(_Part):
@@ -80,6 +81,7 @@ class PredictPart(_Part):
     """Superconductivity."""
 
     min_tc_K: Real = Field(default=5.0, ge=0, description="predicted Tc must lie above")
+    max_gap_eV: Real = Field(default=0.05, ge=0, description="predicted band gap must not exceed this")
     mu_star: Real = Field(default=0.10, ge=0, lt=1, description="Coulomb pseudopotential")
     formula: str = Field(default="allen-dynes", description="closed Tc formula")
     in_domain_only: bool = Field(default=False, description="refuse crystals unlike the training set")

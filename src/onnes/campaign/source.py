@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import as_completed
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from onnes.campaign.canonical import content_hash
 from onnes.campaign.funnel import Watcher
@@ -16,51 +16,85 @@ if TYPE_CHECKING:
     from onnes.generate.sampling import SamplerSettings
 
 
-def fill(ledger: Ledger, settings: Settings, workers: Workers, watcher: Watcher) -> None:
-    """Bring all candidates of a run into its ledger; what is there already stays.
+class Source(Protocol):
+    """Candidates of a run, checked before anything is written."""
+
+    digest: str
+
+    def fill(self, ledger: Ledger, workers: Workers, watcher: Watcher) -> None:
+        """Bring the candidates that are missing into the ledger."""
+
+
+def source(settings: Settings) -> Source:
+    """Check where the candidates come from.
 
     Raises
     ------
     SettingsError
-        ``other-source``: the ledger's candidates were made with other settings.
+        Whatever is wrong with the settings of the generator.
     InputError
         ``no-structures`` when files are screened and none could be read.
     """
-    if settings.generate.paths:
-        _read_files(ledger, settings, watcher)
-    else:
-        _generate(ledger, settings, workers, watcher)
+    return Files(settings) if settings.generate.paths else Generated(settings)
 
 
-def _generate(ledger: Ledger, settings: Settings, workers: Workers, watcher: Watcher) -> None:
-    from onnes.generate.sampling import BLOCK, Sampler
+def require_same(ledger: Ledger, chosen: Source, settings: Settings) -> None:
+    """Refuse to mix candidates of two origins in one run; called before the run is touched.
 
-    asked = sampler_settings(settings.generate)
-    sampler = Sampler(asked)  # refuses bad settings before any work
-    source = content_hash([sampler.checkpoint.hash, settings.run.seed, settings.generate])
-    _same_source(ledger, source)
-    n = settings.run.n
-    held = {c.index for c in ledger.candidates()}
-    if any(index >= n for index in held):
+    Raises
+    ------
+    SettingsError
+        ``other-source``.
+    """
+    held = ledger.get_meta("source")
+    if held is not None and held != chosen.digest:
         raise SettingsError(
-            "other-source", f"the run holds {len(held)} crystals, more than n = {n}; use another --out"
+            "other-source",
+            "this run's crystals were made with other seed, model, files or generate settings; use another --out",
         )
-    chunks = [(start, min(start + BLOCK, n)) for start in range(0, n, BLOCK)]
-    todo = [c for c in chunks if not set(range(*c)) <= held]
-    watcher.begin("generate", n, n - sum(len(set(range(*c)) - held) for c in todo))
-    watcher.advance("generate", len(held), 0)
-    if workers.count > 1 and len(todo) > 1:
-        waiting = {
-            workers.submit(sample_chunk, asked, start, stop, settings.run.seed): (start, stop)
-            for start, stop in todo
-        }
-        for future in as_completed(waiting):
-            _store(ledger, future.result(), source, waiting[future], sampler.checkpoint.hash, held, watcher)
-    else:
-        for start, stop in todo:
-            drawn = sample_chunk(asked, start, stop, settings.run.seed)
-            _store(ledger, drawn, source, (start, stop), sampler.checkpoint.hash, held, watcher)
-    watcher.end("generate")
+    if not settings.generate.paths and any(c.index >= settings.run.n for c in ledger.candidates()):
+        n = len(ledger.candidates())
+        raise SettingsError(
+            "other-source", f"the run holds {n} crystals, more than n = {settings.run.n}; use another --out"
+        )
+
+
+class Generated:
+    """Crystals of the diffusion model, in blocks of consecutive indices."""
+
+    def __init__(self, settings: Settings) -> None:
+        from onnes.generate.sampling import Sampler
+
+        self.settings = settings
+        self.asked = sampler_settings(settings.generate)
+        self.model = Sampler(self.asked).checkpoint.hash
+        # The order of elements in a list means nothing.
+        part = settings.generate.model_dump()
+        part.update(elements=sorted(set(part["elements"])), exclude=sorted(set(part["exclude"])))
+        self.digest = content_hash([self.model, settings.run.seed, part])
+
+    def fill(self, ledger: Ledger, workers: Workers, watcher: Watcher) -> None:
+        """Draw the blocks that are missing, in the workers when there are several."""
+        from onnes.generate.sampling import BLOCK
+
+        n, seed = self.settings.run.n, self.settings.run.seed
+        held = {c.index for c in ledger.candidates()}
+        chunks = [(start, min(start + BLOCK, n)) for start in range(0, n, BLOCK)]
+        todo = [c for c in chunks if not set(range(*c)) <= held]
+        watcher.begin("generate", n, len(held))
+        watcher.advance("generate", len(held), 0)
+
+        def store(drawn: list[tuple[int, dict[str, Any]]], chunk: tuple[int, int]) -> None:
+            _store(ledger, drawn, self.digest, chunk, self.model, held, watcher)
+
+        if workers.count > 1 and len(todo) > 1:
+            waiting = {workers.submit(sample_chunk, self.asked, *c, seed): c for c in todo}
+            for future in as_completed(waiting):
+                store(future.result(), waiting[future])
+        else:
+            for chunk in todo:
+                store(sample_chunk(self.asked, *chunk, seed), chunk)
+        watcher.end("generate")
 
 
 def sampler_settings(part: GeneratePart) -> SamplerSettings:
@@ -106,38 +140,39 @@ def _store(
     watcher.advance("generate", len(fresh), 0)
 
 
-def _same_source(ledger: Ledger, source: str) -> None:
-    held = ledger.get_meta("source")
-    if held is not None and held != source:
-        raise SettingsError(
-            "other-source",
-            "this run's crystals were made with other seed, model, files or generate settings; use another --out",
-        )
-    if held is None:
-        ledger.set_meta("source", source)
+#: Files are read with these wide limits: judging is the work of the check stage, which can be resumed.
+ANY = {"max_atoms": 100_000, "min_distance_A": 0.01, "min_distance_ratio": 0.0, "max_isolation_A": 1e3}
 
 
-def _read_files(ledger: Ledger, settings: Settings, watcher: Watcher) -> None:
-    """Take structures from files; what cannot be read is kept in the run's facts, not lost."""
-    from onnes.campaign.stages import plain
-    from onnes.crystal.check import Limits
-    from onnes.crystal.read import Crystal, read
+class Files:
+    """Crystals of files and folders; what cannot be read is kept in the run's facts, not lost."""
 
-    found, refused = [], []
-    for item in read(settings.generate.paths, limits=Limits(max_atoms=settings.check.max_atoms)):
-        if isinstance(item, Crystal):
-            found.append(item)
-        else:
-            refused.append(item)
-    if not found:
-        raise InputError("no-structures", f"none of {len(refused)} inputs could be read; {_first(refused)}")
-    _same_source(ledger, content_hash([(c.id, plain(c.structure)) for c in found]))
-    watcher.begin("read", len(found) + len(refused), 0)
-    ledger.set_meta("refused_inputs", [[r.source, r.code, r.message] for r in refused])
-    ledger.add_candidates(Candidate(c.id, k, plain(c.structure), c.source, k) for k, c in enumerate(found))
-    watcher.advance("read", len(found), len(refused))
-    watcher.end("read")
+    def __init__(self, settings: Settings) -> None:
+        from onnes.campaign.stages import plain
+        from onnes.crystal.check import Limits
+        from onnes.crystal.read import Crystal, read
 
+        self.candidates: list[Candidate] = []
+        self.refused: list[list[str]] = []
+        for item in read(settings.generate.paths, limits=Limits(**ANY)):  # type: ignore[arg-type]
+            if isinstance(item, Crystal):
+                k = len(self.candidates)
+                self.candidates.append(Candidate(item.id, k, plain(item.structure), item.source, k))
+            else:
+                self.refused.append([item.source, item.code, item.message])
+        if not self.candidates:
+            first = (
+                f"the first: {self.refused[0][0]}: {self.refused[0][2]}"
+                if self.refused
+                else "there were none"
+            )
+            raise InputError("no-structures", f"none of {len(self.refused)} inputs could be read; {first}")
+        self.digest = content_hash([(c.id, c.structure) for c in self.candidates])
 
-def _first(refused: list[Any]) -> str:
-    return f"the first: {refused[0].source}: {refused[0].message}" if refused else "there were none"
+    def fill(self, ledger: Ledger, workers: Workers, watcher: Watcher) -> None:
+        """Add all candidates."""
+        watcher.begin("read", len(self.candidates) + len(self.refused), 0)
+        ledger.set_meta("refused_inputs", self.refused)
+        ledger.add_candidates(self.candidates)
+        watcher.advance("read", len(self.candidates), len(self.refused))
+        watcher.end("read")

@@ -28,7 +28,7 @@ REVISION = {
     "distinct": 1,
     "novel": 1,
     "hull": 1,
-    "predict": 1,
+    "predict": 2,
     "rank": 1,
 }
 #: Distance tolerance of the symmetry search after relaxation, in angstrom: above the noise that forces of
@@ -46,6 +46,7 @@ def build(settings: Settings) -> list[Stage]:
     settings : Settings
     """
     from onnes.learn.ensemble import EpcEnsemble
+    from onnes.learn.properties import PropertyEnsemble
     from onnes.stability.hull import HullReferences
     from onnes.stability.novelty import KnownCrystals
     from onnes.stability.potentials import potential_hash
@@ -55,7 +56,7 @@ def build(settings: Settings) -> list[Stage]:
     relaxing = RelaxSettings(s.relax.potential, float(s.relax.fmax_eV_A), s.relax.max_steps)
     weights = potential_hash(s.relax.potential)
     known, table = KnownCrystals.load().digest, HullReferences.load().digest
-    heads = f"{EpcEnsemble().checkpoint.hash}+{potential_hash()}"
+    heads = "+".join((EpcEnsemble().checkpoint.hash, PropertyEnsemble().checkpoint.hash, potential_hash()))
     return [
         _stage("check", check, s.check.model_dump(), batch_size=64),
         _stage("unique", unique, whole=True),
@@ -235,11 +236,20 @@ def predict(items: list[Item], settings: dict[str, Any]) -> list[Outcome]:
                 "tc_K",
                 "tc_low_K",
                 "tc_high_K",
+                "gap_eV",
+                "p_nonmetal",
+                "p_dynamically_stable",
+                "bulk_GPa",
+                "shear_GPa",
+                "debye_K",
+                "dos_ef_states_eV_atom",
             )
         }
         reason = ""
         if settings["in_domain_only"] and not row["in_domain"]:
             reason = f"out-of-domain: {row['reason']}"
+        elif numbers["gap_eV"] > settings["max_gap_eV"]:
+            reason = f"gap-above-limit: {numbers['gap_eV']:.2f} eV"
         elif not numbers["tc_K"] > settings["min_tc_K"]:
             reason = f"tc-below-limit: {numbers['tc_K']:.1f} K"
         extra = {"in_domain": bool(row["in_domain"]), "domain_note": str(row["reason"] or "")}

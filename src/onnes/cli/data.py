@@ -97,7 +97,7 @@ def import_data(
 def splits(
     file: Annotated[Path, typer.Argument(help="Records, .jsonl or .jsonl.gz.")],
     folds: Annotated[int, typer.Option(help="Number of folds.")] = 5,
-    seed: Annotated[int, typer.Option(help="Decides which group goes where.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Decides which group goes where.")] = 0,
     by: By = "formula",
     out: Annotated[Path | None, typer.Option(help="JSON to write; default: standard output.")] = None,
 ) -> None:

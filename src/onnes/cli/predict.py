@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import typer
 
 from onnes.cli.common import read_aloud
+
+#: Crystals predicted together.
+BATCH = 256
+
+
+def batched(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    """Cut a stream into lists (itertools.batched comes with Python 3.12)."""
+    stream = iter(items)
+    while batch := list(islice(stream, size)):
+        yield batch
 
 
 def predict(
@@ -17,6 +30,8 @@ def predict(
     as_json: bool = typer.Option(False, "--json", help="Print records as JSON."),
 ) -> None:
     """Predict lambda, omega_log and Tc with intervals; one row per structure, refused ones included."""
+    import json
+
     from onnes.data.files import atomic_text
     from onnes.errors import InputError
     from onnes.prediction import predict as run
@@ -25,13 +40,27 @@ def predict(
     formula_named(formula)
     if not 0.0 <= mu_star < 1.0:
         raise InputError("bad-mu-star", f"mu* {mu_star} is not allowed; use a number in [0, 1)")
-    items = list(read_aloud(paths))
-    table = run(items, mu_star=mu_star, formula=formula)
-    text = table.to_json(orient="records") if as_json else table.to_csv(index=False, float_format="%.6g")
+    failed = 0
+
+    def pieces() -> Iterator[str]:
+        """Text of the output, a batch of crystals at a time: a file of any size needs the same memory."""
+        nonlocal failed
+        rows: list[dict[str, Any]] = []
+        for number, batch in enumerate(batched(read_aloud(paths), BATCH)):
+            table = run(batch, mu_star=mu_star, formula=formula)
+            failed += int((table["status"] != "ok").sum())
+            if as_json:
+                rows += json.loads(table.to_json(orient="records"))
+            else:
+                yield table.to_csv(index=False, float_format="%.6g", header=number == 0)
+        if as_json:
+            yield json.dumps(rows) + "\n"
+
     if out is None:
-        typer.echo(text.rstrip("\n"))
+        for piece in pieces():
+            typer.echo(piece.rstrip("\n"))
     else:
         with atomic_text(out) as handle:
-            handle.write(text)
-    if (table["status"] != "ok").any():
+            handle.writelines(pieces())
+    if failed:
         raise typer.Exit(1)

@@ -59,13 +59,20 @@ def _run(assessed: Iterator[Any], columns: tuple[str, ...], out: Path | None, ci
     from pymatgen.io.cif import CifWriter
 
     from onnes.data.files import atomic_text
+    from onnes.errors import InputError
 
+    if cifs is not None:
+        try:
+            cifs.mkdir(parents=True, exist_ok=True)
+            (cifs / ".onnes-probe").touch()
+            (cifs / ".onnes-probe").unlink()
+        except OSError as error:
+            raise InputError("cannot-write", f"cannot write to {cifs}: {error.strerror}") from None
     rows = []
     for row, structure in assessed:
         rows.append(row)
         typer.echo(f"{row['id']}: {row['status']} {row['reason']}".rstrip(), err=True)
         if cifs is not None and structure is not None:
-            cifs.mkdir(parents=True, exist_ok=True)
             name = "".join(c if c.isalnum() or c in "-_." else "_" for c in row["id"])
             with atomic_text(cifs / f"{name}.cif") as handle:
                 handle.write(str(CifWriter(structure, significant_figures=6)))

@@ -82,7 +82,11 @@ class Sampler:
             raise SettingsError(
                 "bad-setting", f"steps >= 2, temperature > 0, corrector and guidance >= 0 needed: {settings}"
             )
-        if settings.target_tc is not None and not settings.target_tc > 0:
+        if not np.isfinite([settings.temperature, settings.corrector, settings.guidance]).all():
+            raise SettingsError(
+                "bad-setting", f"temperature, corrector and guidance must be finite: {settings}"
+            )
+        if settings.target_tc is not None and not 0 < settings.target_tc < np.inf:
             raise SettingsError(
                 "bad-setting", f"target Tc {settings.target_tc} K is not allowed; give a positive one"
             )

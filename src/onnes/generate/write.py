@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from pymatgen.io.cif import CifWriter
 
@@ -24,17 +25,21 @@ def write_crystals(
     Raises
     ------
     InputError
-        ``other-run`` when the folder holds crystals of another seed, model or settings; ``not-a-folder``.
+        ``other-run`` when the folder holds crystals of another seed, model or settings; ``not-a-folder``,
+        ``cannot-write``, ``damaged-manifest``.
     """
     sampler = Sampler(settings, model)
     if out.exists() and not out.is_dir():
         raise InputError("not-a-folder", f"{out} is a file; --out takes a folder")
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError("cannot-write", f"cannot make {out}: {error.strerror}") from None
     facts = {"model": sampler.checkpoint.hash, "seed": seed, **asdict(settings)}
     facts.update(elements=list(settings.elements), exclude=list(settings.exclude))
     manifest = out / "manifest.txt"
     if manifest.exists():
-        if json.loads(manifest.read_text()) != facts:
+        if _read(manifest) != facts:
             raise InputError("other-run", f"{out} holds crystals of another seed, model or settings")
     elif any(out.glob("g*.cif")):
         raise InputError("other-run", f"{out} holds crystals of unknown origin")
@@ -52,6 +57,13 @@ def write_crystals(
                     handle.write(str(CifWriter(drawn[i], significant_figures=6)))
             done += 1
             yield done
+
+
+def _read(manifest: Path) -> Any:
+    try:
+        return json.loads(manifest.read_text())
+    except (OSError, ValueError):
+        raise InputError("damaged-manifest", f"{manifest} cannot be read; use another folder") from None
 
 
 def _path(out: Path, index: int) -> Path:

@@ -32,6 +32,7 @@ LIMITS: dict[str, tuple[tuple[str, str, str], ...]] = {
     ),
     "predict": (
         ("predict", "min_tc_K", "Tc > {} K"),
+        ("predict", "max_gap_eV", "gap ≤ {} eV"),
         ("predict", "mu_star", "μ* = {}"),
         ("predict", "formula", "formula: {}"),
         ("predict", "in_domain_only", "in domain only: {}"),

@@ -48,6 +48,7 @@ REASONS: dict[str, str] = {
     "positive-formation-energy": "formation energy is positive: the elements are lower in energy",
     "unknown-references": "no reference energies for one of the elements",
     "tc-below-limit": "predicted critical temperature below the limit",
+    "gap-above-limit": "a band gap is likely: no metal",
     "out-of-domain": "unlike anything the predictor was trained on",
     "internal-error": "the program failed on this crystal (it is tried again on resume)",
     "worker-died": "the process that worked on this crystal ended (it is tried again on resume)",
