@@ -55,7 +55,11 @@ def _models() -> tuple[Any, Any, Any]:
     from onnes.learn.features import FrozenPotential
     from onnes.learn.properties import PropertyEnsemble
 
-    return FrozenPotential(), EpcEnsemble(), PropertyEnsemble()
+    ensemble, properties = EpcEnsemble(), PropertyEnsemble()
+    potentials = {
+        p.potential: FrozenPotential(potential=p.potential, layers=p.layers) for p in ensemble.parts
+    }
+    return potentials, ensemble, properties
 
 
 def predict(
@@ -127,11 +131,11 @@ def _fill(
     """Complete the rows of the crystals that passed the gate."""
     if not waiting:
         return
-    potential, ensemble, properties = _models()
+    potentials, ensemble, properties = _models()
     inputs, places = [], []
     for place, crystal in waiting:
         try:
-            (features,) = potential.evaluate([crystal.structure])
+            features = {name: next(p.evaluate([crystal.structure])) for name, p in potentials.items()}
         except ModelError as error:
             rows[place].update(status="refused", reason=error.code, in_domain=False)
             continue
@@ -141,7 +145,7 @@ def _fill(
     if not inputs:
         return
     result = ensemble.predict(inputs, mu_star=mu_star, formula=formula)
-    more = properties.predict(inputs)
+    more = properties.predict([(f[properties.potential], z, v) for f, z, v in inputs])
     for i, (place, crystal) in enumerate(places):
         reason = ensemble.outside(inputs[i][1], inputs[i][2])
         low_dimensional = [f for f in crystal.meta.get("flags", []) if f in ("slab", "molecule", "chain")]

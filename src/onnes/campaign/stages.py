@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from onnes.campaign.funnel import Item, Outcome, Stage
@@ -56,7 +57,8 @@ def build(settings: Settings) -> list[Stage]:
     relaxing = RelaxSettings(s.relax.potential, float(s.relax.fmax_eV_A), s.relax.max_steps)
     weights = potential_hash(s.relax.potential)
     known, table = KnownCrystals.load().digest, HullReferences.load().digest
-    heads = "+".join((EpcEnsemble().checkpoint.hash, PropertyEnsemble().checkpoint.hash, potential_hash()))
+    # The features come from potentials inside the sevenn package: its version stands for their weights.
+    heads = "+".join((EpcEnsemble().checkpoint.hash, PropertyEnsemble().checkpoint.hash, version("sevenn")))
     return [
         _stage("check", check, s.check.model_dump(), batch_size=64),
         _stage("unique", unique, whole=True),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,6 +70,51 @@ def tc_spread(
     return centre, np.log(each + FLOOR_K).std(0)
 
 
+#: A crystal as the heads see it: features by name of the potential, atomic numbers, volume per atom.
+Seen = tuple[Mapping[str, AtomFeatures], NDArray[np.int64], float]
+
+
+class Part:
+    """The heads on the features of one potential.
+
+    Attributes
+    ----------
+    potential : str
+    layers : tuple of str
+        Interaction layers of the potential that are read.
+    weight : float
+        Share in the mean; the shares of all parts add up to 1.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, number: int) -> None:
+        settings = checkpoint.settings["parts"][number]
+        self.potential: str = settings["potential"]
+        self.layers: tuple[str, ...] = tuple(settings["layers"])
+        self.weight: float = settings["weight"]
+        self.centre, self.spread = np.array(settings["center"]), np.array(settings["spread"])
+        self.heads = []
+        for member in range(checkpoint.settings["members"]):
+            head = PropertyHead(HeadSettings(**settings["head"]))
+            prefix = f"{number}.{member}."
+            weights = checkpoint.tensors.items()
+            head.load_state_dict(
+                {k.removeprefix(prefix): v.float() for k, v in weights if k.startswith(prefix)}
+            )
+            self.heads.append(head.eval())
+
+    def outputs(self, crystals: Sequence[Seen]) -> FloatArray:
+        """As `EpcEnsemble.outputs`, of these heads alone."""
+        result = np.empty((len(self.heads), len(crystals), 3))
+        with torch.no_grad():
+            for i, (features, numbers, volume) in enumerate(crystals):
+                x = torch.as_tensor(features[self.potential].x)[None]
+                z = torch.as_tensor(numbers)[None]
+                v, s = torch.tensor([np.log(volume)], dtype=torch.float32), torch.tensor([0])
+                for m, head in enumerate(self.heads):
+                    result[m, i] = head(x, z, v, s)[0].double().numpy()
+        return result * self.spread + self.centre
+
+
 class EpcEnsemble:
     """Heads, standardisation and calibration read from one checkpoint.
 
@@ -82,41 +127,30 @@ class EpcEnsemble:
     def __init__(self, path: str | Path | None = None) -> None:
         self.checkpoint = Checkpoint.load(path or pretrained("epc.safetensors"), "epc")
         settings = self.checkpoint.settings
-        self.heads = []
-        for member in range(settings["members"]):
-            head = PropertyHead(HeadSettings(**settings["head"]))
-            prefix = f"{member}."
-            weights = self.checkpoint.tensors.items()
-            head.load_state_dict(
-                {k.removeprefix(prefix): v.float() for k, v in weights if k.startswith(prefix)}
-            )
-            self.heads.append(head.eval())
-        self.centre, self.spread = np.array(settings["center"]), np.array(settings["spread"])
+        self.members: int = settings["members"]
+        self.parts = [Part(self.checkpoint, k) for k in range(len(settings["parts"]))]
         self.calibration: dict[str, float] = settings["calibration"]
         self.ratio: float = settings["omega_2_ratio"]
         self.element_counts: dict[int, int] = {int(k): v for k, v in settings["element_counts"].items()}
         self.volume_range: tuple[float, float] = tuple(settings["volume_per_atom_range"])
 
-    def outputs(self, crystals: Sequence[tuple[AtomFeatures, NDArray[np.int64], float]]) -> FloatArray:
+    def outputs(self, crystals: Sequence[Seen]) -> FloatArray:
         """Ln lambda, ln omega_log, ln N(EF)/atom of every member, shape (members, n, 3).
+
+        A member is the weighted mean of one head of each part.
 
         Parameters
         ----------
-        crystals : sequence of (features, atomic numbers, volume per atom in cubic angstrom)
+        crystals : sequence of (features by potential, atomic numbers, volume per atom in cubic angstrom)
         """
-        result = np.empty((len(self.heads), len(crystals), 3))
-        with torch.no_grad():
-            for i, (features, numbers, volume) in enumerate(crystals):
-                x = torch.as_tensor(features.x)[None]
-                z = torch.as_tensor(numbers)[None]
-                v, s = torch.tensor([np.log(volume)], dtype=torch.float32), torch.tensor([0])
-                for m, head in enumerate(self.heads):
-                    result[m, i] = head(x, z, v, s)[0].double().numpy()
-        return result * self.spread + self.centre
+        result = np.zeros((self.members, len(crystals), 3))
+        for part in self.parts:
+            result += part.weight * part.outputs(crystals)
+        return result
 
     def predict(
         self,
-        crystals: Sequence[tuple[AtomFeatures, NDArray[np.int64], float]],
+        crystals: Sequence[Seen],
         *,
         mu_star: float = 0.10,
         formula: str = "allen-dynes",

@@ -73,6 +73,7 @@ class PropertyEnsemble:
                 {k.removeprefix(prefix): v.float() for k, v in weights if k.startswith(prefix)}
             )
             self.heads.append(head.eval())
+        self.potential: str = settings["potential"]
         self.centre, self.spread = np.array(settings["center"]), np.array(settings["spread"])
         self.elements: dict[int, float] = {int(k): v for k, v in settings["element_energies"].items()}
 
