@@ -166,3 +166,12 @@ def test_one_line_and_exit_2_from_the_real_command(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.count("\n") == 1 and "[is-a-folder]" in done.stderr
+
+
+def test_negative_seed_is_a_usage_error(tmp_path):
+    import subprocess
+    import sys
+
+    command = [sys.executable, "-m", "onnes.cli.main", "data", "splits", "x.jsonl", "--seed", "-1"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2 and "Traceback" not in done.stderr

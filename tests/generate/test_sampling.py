@@ -66,10 +66,41 @@ def test_untrained_element_is_an_error(name):
         Sampler(SamplerSettings(elements=("B", name)))
 
 
-@pytest.mark.parametrize("bad", [{"steps": 1}, {"target_tc": -1.0}, {"temperature": 0.0}])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"steps": 1},
+        {"target_tc": -1.0},
+        {"target_tc": float("inf")},
+        {"temperature": 0.0},
+        {"temperature": float("inf")},
+        {"guidance": float("nan")},
+        {"exclude": ("Xx",)},
+        {"elements": ("B",), "exclude": ("B",)},
+    ],
+)
 def test_bad_settings_are_errors(bad):
-    with pytest.raises(SettingsError, match="bad-setting"):
+    with pytest.raises(SettingsError, match=r"bad-setting|unknown-element"):
         Sampler(SamplerSettings(**bad))
+
+
+def test_excluded_elements_do_not_occur_and_guidance_keeps_the_seed():
+    settings = SamplerSettings(steps=20, exclude=("Nb", "Ti"), target_tc=15.0, guidance=0.5)
+    one, two = ([s for _, s in Sampler(settings).sample(0, 24, 7)] for _ in range(2))
+    assert one == two
+    assert not any(e.symbol in ("Nb", "Ti") for s in one for e in s.elements)
+
+
+def test_folders_that_cannot_be_used_are_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    for out, code in ((tmp_path / "file", "not-a-folder"), (tmp_path / "file" / "below", "cannot-write")):
+        with pytest.raises(InputError, match=code):
+            next(write_crystals(out, 1, 0, FAST))
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    (damaged / "manifest.txt").write_text("{")
+    with pytest.raises(InputError, match="damaged-manifest"):
+        next(write_crystals(damaged, 1, 0, FAST))
 
 
 def test_command_line(tmp_path):

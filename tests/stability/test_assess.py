@@ -64,3 +64,9 @@ def test_relax_writes_its_table(inputs, tmp_path):
 def test_bad_calls_are_one_line(inputs, arguments, code):
     done = call(*[a.format(inputs / "MgB2.cif") for a in arguments])
     assert done.returncode == 2 and code in done.stderr and "Traceback" not in done.stderr
+
+
+def test_unwritable_folder_is_found_before_any_work(inputs, tmp_path):
+    (tmp_path / "file").write_text("")
+    done = call("relax", inputs / "MgB2.cif", "--cifs", tmp_path / "file")
+    assert done.returncode == 2 and "cannot-write" in done.stderr and "MgB2: ok" not in done.stderr
