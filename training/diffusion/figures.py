@@ -17,15 +17,14 @@ from pathlib import Path
 import torch
 
 from onnes.campaign.funnel import Item
-from onnes.campaign.settings import GeneratePart
+from onnes.campaign.settings import CheckPart, GeneratePart, HullPart, PredictPart, RelaxPart
 from onnes.campaign.source import sampler_settings
 from onnes.campaign.stages import check, hull, novel, plain, predict, relax, symmetry, unique
 from onnes.generate.sampling import Sampler, SamplerSettings
 
-CHECK = {"max_atoms": 60, "min_distance_A": 0.5, "min_packing": 0.05, "max_packing": 2.5}
-RELAX = {"potential": "7net-0", "fmax_eV_A": 0.05, "max_steps": 200}
-HULL = {"max_formation_energy_eV_atom": 0.0, "max_e_hull_eV_atom": 0.2, "unknown": "keep"}
-PREDICT = {"min_tc_K": 5.0, "mu_star": 0.1, "formula": "allen-dynes", "in_domain_only": False}
+# The defaults of `onnes discover`, whatever they are.
+CHECK, RELAX = CheckPart().model_dump(), RelaxPart().model_dump()
+HULL, PREDICT = HullPart().model_dump(), PredictPart().model_dump()
 
 
 def share(k: int, n: int) -> dict:

@@ -42,7 +42,7 @@ class AtomFeatures:
 
 
 class FrozenPotential:
-    """SevenNet-0 evaluated without forces, in batches of bounded size.
+    """A SevenNet potential evaluated without forces, in batches of bounded size.
 
     Parameters
     ----------

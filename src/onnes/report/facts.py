@@ -136,7 +136,8 @@ def notes(run: Run) -> list[tuple[str, str]]:
             "Critical temperature",
             "λ and ω_log come from a network that looks at the relaxed crystal; Tc follows from them by "
             f"the {formula} formula{at}. {_error_note()} The prediction assumes a metal with "
-            "phonon-mediated pairing: it does not check for a band gap, magnetism or imaginary phonons.",
+            "phonon-mediated pairing. Crystals with a predicted band gap are screened out; magnetism and "
+            "imaginary phonons are not checked.",
         ),
         ("Interval and domain", _interval_note()),
         ("Novelty", _novelty_note()),
