@@ -53,11 +53,11 @@ def mesh(size: int) -> Mesh:
     index = list(range(DENSE))
     while index[-1] < size - 1:
         index.append(min(size - 1, max(index[-1] + 1, round(index[-1] * GROWTH))))
-    # A tiny last interval behind a wide one would be extrapolated across it, with negative weights.
-    if 2 * (index[-1] - index[-2]) < index[-2] - index[-3]:
-        index.pop(-2)
-    points = np.array(index, dtype=np.int64)
-    return Mesh(points, _weights(points))
+    # A short last interval behind a long one would be extrapolated across it, with negative weights: of the ways
+    # to end the mesh the one with the most even weights is taken.
+    ends = [index, [*index[:-2], index[-1]], [*index[:-3], *index[-2:]], [*index[:-3], index[-1]]]
+    made = [Mesh(points, _weights(points)) for points in (np.array(e, dtype=np.int64) for e in ends)]
+    return max(made, key=lambda m: float(m.weight.min()))
 
 
 def _weights(points: NDArray[np.int64]) -> FloatArray:
