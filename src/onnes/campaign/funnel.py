@@ -223,20 +223,16 @@ def _compute(
             yield batch, {o.id: o for o in outcomes}, seconds
         return
     waiting: dict[Future[Any], list[Item]] = {}
-    try:
-        for batch in batches:
-            waiting[workers.submit(guarded, stage.process, batch)] = batch
-        for future in as_completed(list(waiting)):
-            batch = waiting.pop(future)
-            try:
-                outcomes, seconds = future.result()
-            except BrokenProcessPool:
-                yield from _again(stage, [batch, *waiting.values()], workers)
-                return
-            yield batch, {o.id: o for o in outcomes}, seconds
-    finally:
-        for future in waiting:
-            future.cancel()
+    for batch in batches:
+        waiting[workers.submit(guarded, stage.process, batch)] = batch
+    for future in as_completed(list(waiting)):
+        batch = waiting.pop(future)
+        try:
+            outcomes, seconds = future.result()
+        except BrokenProcessPool:
+            yield from _again(stage, [batch, *waiting.values()], workers)
+            return
+        yield batch, {o.id: o for o in outcomes}, seconds
 
 
 def _again(

@@ -44,14 +44,12 @@ class Workers:
         if self._pool is None:
             return
         pool, self._pool = self._pool, None
-        processes = list((pool._processes or {}).values())
-        pool.shutdown(wait=not kill, cancel_futures=True)
+        # Futures are never cancelled here: the pool's own thread fails with InvalidStateError when it finds a dead
+        # process beside a cancelled future.
         if kill:
-            for process in processes:
+            for process in list((pool._processes or {}).values()):
                 process.terminate()
-        for process in processes:
-            process.join(10)
-        # Joins the pool's own thread, which frees its semaphores.
+        # Joins the processes and the pool's own thread, which frees its semaphores.
         pool.shutdown(wait=True)
 
     def __enter__(self) -> Workers:
