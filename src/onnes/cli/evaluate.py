@@ -1,4 +1,4 @@
-"""``onnes evaluate``: a baseline or the shipped model on labelled crystals."""
+"""``onnes evaluate``: a baseline, the shipped model or a trained one on labelled crystals."""
 
 from __future__ import annotations
 
@@ -10,12 +10,22 @@ import typer
 if TYPE_CHECKING:
     from onnes.data.records import Record
     from onnes.learn.evaluate import Evaluation
+    from onnes.learn.trained import TrainedRun
 
 
 def evaluate(
-    model: str = typer.Argument(..., help="shipped, median, trees, boosting or cfid."),
+    model: str = typer.Argument(
+        ...,
+        help="shipped, median, trees, boosting, cfid; the folder of an onnes train; or a csv of predictions.",
+    ),
     data: Path = typer.Option(..., "--data", help="Records with labels, .jsonl or .jsonl.gz."),
-    target: str = typer.Option("lambda", "--target", help="Label to score: lambda, omega_log_K, Tc_K, ..."),
+    target: str = typer.Option(
+        None, "--target", help="Label to score: lambda (default), omega_log_K, Tc_K, ..."
+    ),
+    task: str = typer.Option(None, "--task", help="Task that the folder of an onnes train must be of."),
+    unseen_only: bool = typer.Option(
+        False, "--unseen-only", help="Leave out rows whose formula or database the model was trained on."
+    ),
     split: str = typer.Option(None, "--split", help="Field with a stored split (train/val/test)."),
     folds: int = typer.Option(None, "--folds", help="Grouped folds; 5 without --split."),
     repeats: int = typer.Option(1, "--repeats", help="Repeat the folds with other seeds."),
@@ -41,7 +51,7 @@ def evaluate(
     from onnes.learn.evaluate import Options, labelled
     from onnes.learn.evaluate import evaluate as run
     from onnes.learn.evaluation_files import to_dict, write
-    from onnes.learn.plan import folds_plan, named_plan
+    from onnes.learn.plan import folds_plan, named_plan, whole_plan
     from onnes.theory.tc import formula_named
 
     formula_named(formula)
@@ -51,7 +61,22 @@ def evaluate(
         raise SettingsError("bad-level", f"level {level} is not allowed; use a number between 0 and 1")
     if split is not None and (folds is not None or repeats != 1):
         raise SettingsError("conflicting-options", "--split has one split: leave out --folds and --repeats")
-    records, notes = _read(data, where, target)
+    trained = _trained(model)
+    if trained is None and task is not None:
+        raise SettingsError("conflicting-options", "--task is for a folder of onnes train; use --target")
+    fixed = trained is not None or model.endswith(".csv")
+    if fixed and (folds is not None or repeats != 1):
+        raise SettingsError(
+            "conflicting-options", f"{model} is not trained here: leave out --folds and --repeats"
+        )
+    records, notes = _read(data, where, [target or "lambda"] if trained is None else trained.labels)
+    if trained is not None:
+        from onnes.learn.trained import chosen_label
+
+        target = chosen_label(trained, task, target, records)
+        notes += trained.remarks(target)
+        threshold = trained.threshold(target) if threshold is None else threshold
+    target = target or "lambda"
     count = len(records)
     records = labelled(records, target)
     if len(records) < count:
@@ -59,6 +84,8 @@ def evaluate(
     plan = (
         named_plan(records, split)
         if split is not None
+        else whole_plan(records)
+        if fixed
         else folds_plan(records, 5 if folds is None else folds, repeats, seed, group_by)
     )
     plan.notes[:0] = notes
@@ -72,8 +99,9 @@ def evaluate(
         formula=formula,
         by_range=by_range,
         learning_curve=curve and out is not None,
+        unseen_only=unseen_only,
     )
-    found = run(model, records, plan, options)
+    found = run(model if trained is None else trained, records, plan, options)
     if as_json:
         typer.echo(json.dumps(to_dict(found), indent=1, allow_nan=False))
     else:
@@ -83,7 +111,19 @@ def evaluate(
             typer.echo(f"onnes: wrote {path}", err=True)
 
 
-def _read(path: Path, where: list[str], target: str) -> tuple[list[Record], list[str]]:
+def _trained(model: str) -> TrainedRun | None:
+    """The run that a path names; None for a name of a model."""
+    from onnes.learn.baselines import BASELINES
+    from onnes.learn.evaluate import SHIPPED
+
+    if model == SHIPPED or model in BASELINES or not Path(model).exists() or model.endswith(".csv"):
+        return None
+    from onnes.learn.trained import TrainedRun
+
+    return TrainedRun(model)
+
+
+def _read(path: Path, where: list[str], labels: list[str]) -> tuple[list[Record], list[str]]:
     """Records that pass every condition, and what was left out."""
     import warnings
 
@@ -92,7 +132,7 @@ def _read(path: Path, where: list[str], target: str) -> tuple[list[Record], list
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # bad rows are told in the notes
-        records = read_records(path, extra_labels=[target])
+        records = read_records(path, extra_labels=labels)
     notes = [f"{len(records.bad)} bad rows left out; first: {records.bad[0]}"] if records.bad else []
     kept = list(records)
     for condition in where:
@@ -146,11 +186,13 @@ def _print(found: Evaluation, data: Path) -> None:
         "gain: MAE of that median minus MAE of the model",
         style="dim",
     )
+    # Only rows that the model knows, or may know, need a word; the lines of the table have theirs.
+    head = f"{found.headline}: " if found.headline else ""
     if found.curve is not None:
         c = found.curve
         precision, recall = c.at_cut(c.threshold)
         console.print(
-            f"predicted above {c.threshold:g}{' ' + found.unit if found.unit else ''}: "
+            f"{head}predicted above {c.threshold:g}{' ' + found.unit if found.unit else ''}: "
             f"precision {_number(precision)}, recall {_number(recall)}, "
             f"n {c.n}, {c.positives} positive; first repeat"
         )
@@ -161,8 +203,8 @@ def _print(found: Evaluation, data: Path) -> None:
             for p in parts
         )
         if text:
-            head = f"{100 * found.options.level:g} % intervals hold the truth, by {words}: "
-            console.print(head + text, soft_wrap=True)
+            level = f"{head}{100 * found.options.level:g} % intervals hold the truth, by {words}: "
+            console.print(level + text, soft_wrap=True)
     for point in found.learning:
         s = point["score"]
         console.print(

@@ -112,6 +112,12 @@ class Conformal:
         known = np.isfinite(p) & ~np.isnan(width)
         return np.where(known, low, np.nan), np.where(known, high, np.nan)
 
+    def reach(self, predicted: ArrayLike) -> FloatArray:
+        """Quantile of the range of each prediction, shape (n,); NaN where the prediction is not finite."""
+        p = np.asarray(predicted, dtype=float)
+        found = np.array(self.quantiles)[_range_of(p, self.edges)]
+        return np.where(np.isfinite(p), found, np.nan)
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON values; `from_dict` gives it back."""
         return asdict(self)

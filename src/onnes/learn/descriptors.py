@@ -11,6 +11,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,9 @@ from onnes.crystal.formula import covalent_radii, numbers
 from onnes.crystal.geometry import geometry, pairs
 from onnes.data.records import Record
 from onnes.errors import DataError, ModelError
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
 
 FloatArray = NDArray[np.float64]
 
@@ -84,20 +88,28 @@ def _composition(z: NDArray[np.int64]) -> FloatArray:
 
 def cell(record: Record) -> FloatArray:
     """Composition and cell: volume per atom, density, packing fraction, number of atoms."""
-    structure = record.structure()
-    facts = geometry(structure)
+    return cell_of(record.structure())
+
+
+def cell_of(crystal: Structure) -> FloatArray:
+    """`cell` of a pymatgen structure, shape (167,)."""
+    facts = geometry(crystal)
     size = [facts[k] for k in ("volume_per_atom_A3", "density_g_cm3", "packing_fraction", "n_atoms")]
-    return np.concatenate([_composition(numbers(structure)), np.array(size, dtype=float)])
+    return np.concatenate([_composition(numbers(crystal)), np.array(size, dtype=float)])
 
 
 def structure(record: Record) -> FloatArray:
     """`cell`, average minimum distances, lattice shape, and statistics of coordination and bonds."""
-    crystal = record.structure()
+    return structure_of(record.structure())
+
+
+def structure_of(crystal: Structure) -> FloatArray:
+    """`structure` of a pymatgen structure, shape (217,)."""
     z = numbers(crystal)
     lattice, frac = np.array(crystal.lattice.matrix), np.array(crystal.frac_coords)
     a, b, c = sorted(crystal.lattice.abc)
     shape = [b / a, c / a, *sorted(crystal.lattice.angles)]
-    return np.concatenate([cell(record), amd(crystal), shape, _bonds(lattice, frac, z)])
+    return np.concatenate([cell_of(crystal), amd(crystal), shape, _bonds(lattice, frac, z)])
 
 
 def _bonds(lattice: FloatArray, frac: FloatArray, z: NDArray[np.int64]) -> FloatArray:

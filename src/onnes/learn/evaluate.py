@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from itertools import pairwise
-from typing import Any
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnes.data.labels import LABELS
 from onnes.data.records import Record
-from onnes.errors import DataError, SettingsError
-from onnes.learn import metrics, retrieval
+from onnes.errors import DataError, ModelError, SettingsError
+from onnes.learn import marks, metrics, retrieval
 from onnes.learn.baselines import BASELINES, PLAIN, Baseline, baseline, fit_predict, space_of
 from onnes.learn.calibrate import cross_intervals, enough, fit
 from onnes.learn.descriptors import describe
-from onnes.learn.metrics import ElementError, Score
+from onnes.learn.given import read_given
+from onnes.learn.lines import Line, Predicted, lines_of, ranges_of, rows_of
+from onnes.learn.metrics import ElementError
 from onnes.learn.plan import Plan, Turn
 from onnes.learn.retrieval import Coverage, Curve
+
+if TYPE_CHECKING:
+    from onnes.learn.trained import TrainedRun
 
 FloatArray = NDArray[np.float64]
 
@@ -28,13 +33,7 @@ SHIPPED = "shipped"
 #: Critical temperature above which a crystal counts as found, K.
 TC_THRESHOLD_K = 5.0
 #: Shares of the training groups of the learning curve.
-FRACTIONS = (0.1, 0.2, 0.4, 0.7, 1.0)
-_RANGES: dict[str, tuple[float, ...]] = {
-    "lambda": (0.0, 0.3, 0.6, 1.2, np.inf),
-    "omega_log_K": (0.0, 100.0, 200.0, 300.0, np.inf),
-    "Tc": (-np.inf, 1.0, 5.0, 10.0, np.inf),
-    "formation_energy_eV_atom": (-np.inf, -2.0, -1.0, 0.0, np.inf),
-}
+FRACTIONS = (0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
 
 
 @dataclass(frozen=True)
@@ -59,6 +58,8 @@ class Options:
         Calibrate the intervals of baselines on folds for each range of the prediction (Mondrian).
     learning_curve : bool
         For baselines on folds.
+    unseen_only : bool
+        Leave out the rows whose formula (or database) the model was trained on.
     """
 
     target: str = "lambda"
@@ -71,6 +72,7 @@ class Options:
     formula: str = "allen-dynes"
     by_range: bool = False
     learning_curve: bool = False
+    unseen_only: bool = False
 
     @property
     def cut(self) -> float | None:
@@ -78,26 +80,6 @@ class Options:
         if self.threshold is None and self.target.startswith("Tc"):
             return TC_THRESHOLD_K
         return self.threshold
-
-
-@dataclass(frozen=True)
-class Line:
-    """One line of the table.
-
-    Attributes
-    ----------
-    rows : str
-        Which rows: ``all``, ``leak-free``, ``set=DS-B``, a range of the truth, ...
-    score : Score
-        Of the model.
-    constant : float
-        The same for the median of the training rows; for average precision, a random ranking. NaN for
-        Spearman and for ``gain``, the MAE of the median minus the MAE of the model.
-    """
-
-    rows: str
-    score: Score
-    constant: float
 
 
 @dataclass(frozen=True)
@@ -110,7 +92,8 @@ class Evaluation:
     options : Options
     lines : list of Line
     rows : list of dict
-        One per scored row and repeat: id, formula, repeat, fold, truth, predicted, low, high, median.
+        One per scored row and repeat: id, formula, repeat, fold, truth, predicted, low, high,
+        median, and what the model knows of the row.
     curve : Curve or None
         Of the first repeat.
     elements : list of ElementError
@@ -122,6 +105,9 @@ class Evaluation:
         ``fraction``, ``n_train`` (mean over folds), ``score``.
     notes : list of str
         What a reader must know.
+    headline : str
+        Which rows the first figures, the curve, the elements and the coverage are of
+        (`onnes.learn.marks.headline`); empty where all rows test the model.
     """
 
     model: str
@@ -139,22 +125,7 @@ class Evaluation:
     coverage_by_truth: list[Coverage]
     learning: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-
-
-@dataclass
-class _Predicted:
-    """Arrays of shape (repeats, n); NaN where a row is not scored."""
-
-    value: FloatArray
-    median: FloatArray
-    low: FloatArray
-    high: FloatArray
-    fold: NDArray[np.intp]
-
-
-def ranges_of(target: str) -> tuple[float, ...]:
-    """Edges of the ranges in which errors and coverage are listed; empty where none are known."""
-    return _RANGES.get("Tc" if target.startswith("Tc") else target, ())
+    headline: str = ""
 
 
 def labelled(records: Sequence[Record], target: str) -> list[Record]:
@@ -181,17 +152,19 @@ def data_hash(records: Sequence[Record], target: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def evaluate(model: str, records: Sequence[Record], plan: Plan, options: Options) -> Evaluation:
+def evaluate(model: str | TrainedRun, records: Sequence[Record], plan: Plan, options: Options) -> Evaluation:
     """Score a model.
 
     Parameters
     ----------
-    model : str
-        ``shipped`` or a name of `onnes.learn.baselines.BASELINES`.
+    model : str or TrainedRun
+        ``shipped``, a name of `onnes.learn.baselines.BASELINES`, a csv of predictions
+        (`onnes.learn.given`), or a checkpoint of ``onnes train``.
     records : sequence of Record
         All carry the target (`labelled`).
     plan : Plan
-        From `onnes.learn.plan`. For ``shipped`` it only says what is scored and what the median is of.
+        From `onnes.learn.plan`. For models that are not trained here it only says what is scored and, for
+        ``shipped``, what the median is of.
     options : Options
 
     Returns
@@ -205,28 +178,49 @@ def evaluate(model: str, records: Sequence[Record], plan: Plan, options: Options
     SettingsError
         ``bad-repeats``, ``bad-level``.
     DataError
-        See `onnes.learn.metrics`.
+        ``all-seen`` with `Options.unseen_only`; see `onnes.learn.metrics`.
     """
-    truth = np.array([record.labels[options.target] for record in records])
     notes = list(plan.notes)
     x: FloatArray | None = None
-    if model == SHIPPED:
-        found, words = _shipped(records, truth, plan, options, notes)
+    if not isinstance(model, str):
+        truth = model.truth(records, options.target)
+        found, words = _trained(model, records, truth, plan, options, notes)
     else:
-        chosen = baseline(model) if model in BASELINES else _unknown(model)
-        x = describe(records, chosen.descriptors) if chosen.descriptors else np.zeros((len(records), 0))
-        found, words = _baseline(chosen, x, truth, plan, options), chosen.words
+        truth = np.array([record.labels[options.target] for record in records])
+        if model == SHIPPED:
+            found, words = _shipped(records, truth, plan, options, notes)
+        elif model.endswith(".csv"):
+            found, words = _given(model, records, truth, plan, options, notes)
+        else:
+            chosen = baseline(model) if model in BASELINES else _unknown(model)
+            x = describe(records, chosen.descriptors) if chosen.descriptors else np.zeros((len(records), 0))
+            found, words = _baseline(chosen, x, truth, plan, options), chosen.words
     notes += _warnings(records, options.target)
-    scored = plan.scored
-    t = truth[scored]
-    first, low, high = found.value[0, scored], found.low[0, scored], found.high[0, scored]
-    edges = ranges_of(options.target)
-    covered = np.isfinite(low).any()
-    by_prediction = retrieval.coverage(t, low, high, edges=edges, by=first) if covered else []
-    by_truth = retrieval.coverage(t, low, high, edges=edges) if covered else []
+    if options.unseen_only:
+        plan = marks.without_seen(plan, found.mark)
     learning = []
     if options.learning_curve and x is not None and model != "median" and len(plan.turns) > 1:
-        learning = learning_curve(baseline(model), x, truth, plan, options)
+        learning = learning_curve(baseline(str(model)), x, truth, plan, options)
+    name = model if isinstance(model, str) else f"{model.path.parent.name}/{model.path.name}"
+    return collect(name, words, records, truth, found, plan, options, notes, learning)
+
+
+def collect(
+    model: str,
+    words: str,
+    records: Sequence[Record],
+    truth: FloatArray,
+    found: Predicted,
+    plan: Plan,
+    options: Options,
+    notes: list[str],
+    learning: list[dict[str, Any]],
+) -> Evaluation:
+    """Every figure of predictions in hand; see `evaluate`, which makes them."""
+    head, rows = marks.headline(found.mark, plan.scored)
+    t, first, low, high = truth[rows], found.value[0, rows], found.low[0, rows], found.high[0, rows]
+    edges = ranges_of(options.target)
+    covered = np.isfinite(low).any()
     return Evaluation(
         model,
         words,
@@ -235,39 +229,33 @@ def evaluate(model: str, records: Sequence[Record], plan: Plan, options: Options
         plan.text,
         data_hash(records, options.target),
         options,
-        _lines(records, truth, found, plan, options),
-        _rows(records, truth, found, plan),
+        lines_of(records, truth, found, plan, options),
+        rows_of(records, truth, found, plan),
         None if options.cut is None else retrieval.precision_recall(t, first, options.cut),
-        metrics.per_element(t, first, [records[int(i)].species for i in scored]),
-        by_prediction,
-        by_truth,
+        metrics.per_element(t, first, [records[int(i)].species for i in rows]),
+        retrieval.coverage(t, low, high, edges=edges, by=first) if covered else [],
+        retrieval.coverage(t, low, high, edges=edges) if covered else [],
         learning,
         notes,
+        head,
     )
 
 
 def _unknown(model: str) -> Baseline:
-    from onnes.errors import ModelError
-
     names = ", ".join([SHIPPED, *BASELINES])
-    raise ModelError("unknown-model", f"unknown model {model!r}; use one of {names}")
+    raise ModelError("unknown-model", f"unknown model {model!r}; use one of {names}, or a path (onnes train)")
 
 
-def _empty(plan: Plan, n: int) -> _Predicted:
-    shape = (plan.repeats, n)
-    blank = [np.full(shape, np.nan) for _ in range(4)]
-    return _Predicted(blank[0], blank[1], blank[2], blank[3], np.full(shape, -1, dtype=np.intp))
-
-
-def _fill_medians(found: _Predicted, truth: FloatArray, plan: Plan) -> None:
+def _fill_medians(found: Predicted, truth: FloatArray, plan: Plan) -> None:
     for turn in plan.turns:
-        found.median[turn.repeat, turn.test] = np.median(truth[turn.train])
+        train = turn.train if len(turn.train) else turn.test
+        found.median[turn.repeat, turn.test] = np.median(truth[train])
         found.fold[turn.repeat, turn.test] = turn.fold
 
 
-def _baseline(model: Baseline, x: FloatArray, truth: FloatArray, plan: Plan, options: Options) -> _Predicted:
+def _baseline(model: Baseline, x: FloatArray, truth: FloatArray, plan: Plan, options: Options) -> Predicted:
     """Train and predict every turn; intervals from residuals of rows the interval is not for."""
-    found = _empty(plan, len(truth))
+    found = Predicted.empty(plan.repeats, len(truth))
     _fill_medians(found, truth, plan)
     # The median of a transformed target, back, is the median: it needs no space, and rounding stays out.
     space = PLAIN if model.name == "median" else space_of(options.target)
@@ -303,21 +291,76 @@ def _baseline(model: Baseline, x: FloatArray, truth: FloatArray, plan: Plan, opt
 
 def _shipped(
     records: Sequence[Record], truth: FloatArray, plan: Plan, options: Options, notes: list[str]
-) -> tuple[_Predicted, str]:
-    from onnes.learn.shipped import honesty, predict_column
+) -> tuple[Predicted, str]:
+    from onnes.learn.shipped import predict_column
 
     if plan.repeats > 1:
         raise SettingsError("bad-repeats", "the shipped model is not trained here: repeats would be copies")
-    found = _empty(plan, len(truth))
+    found = Predicted.empty(1, len(truth))
     _fill_medians(found, truth, plan)
     scored = plan.scored
     asked = [records[int(i)] for i in scored]
     columns = predict_column(asked, options.target, mu_star=options.mu_star, formula=options.formula)
-    found.value[0, scored], found.low[0, scored], found.high[0, scored] = columns
-    notes += honesty(asked, options.target)[1]
+    found.value[0, scored], found.low[0, scored], found.high[0, scored] = (
+        columns.value,
+        columns.low,
+        columns.high,
+    )
+    found.put_marks(scored, columns.marks)
+    notes += columns.notes
     if options.target.startswith("Tc"):
         notes.append(f"predicted Tc by {options.formula} at mu* = {options.mu_star:g}")
     return found, "the shipped predictor"
+
+
+def _given(
+    path: str,
+    records: Sequence[Record],
+    truth: FloatArray,
+    plan: Plan,
+    options: Options,
+    notes: list[str],
+) -> tuple[Predicted, str]:
+    """Predictions of a csv; the constant is the median of the scored rows unless there is a stored split."""
+    found = Predicted.empty(1, len(truth))
+    _fill_medians(found, truth, plan)
+    found.value[0] = read_given(path, records, options.target)
+    notes.append(
+        f"predictions from {Path(path).name}: whether its model knew these crystals is not known here"
+    )
+    if not len(plan.turns[0].train):
+        notes.append("constant: median of the scored rows")
+    return found, f"predictions of {Path(path).name}"
+
+
+def _trained(
+    run: TrainedRun,
+    records: Sequence[Record],
+    truth: FloatArray,
+    plan: Plan,
+    options: Options,
+    notes: list[str],
+) -> tuple[Predicted, str]:
+    """A run of ``onnes train``; the constant is the median of its training labels where it states one."""
+    if plan.repeats > 1:
+        raise SettingsError("bad-repeats", "a trained network is not trained again: repeats would be copies")
+    found = Predicted.empty(1, len(truth))
+    _fill_medians(found, truth, plan)
+    if np.isfinite(run.median(options.target)):
+        found.median[0, plan.scored] = run.median(options.target)
+    elif not len(plan.turns[0].train):
+        notes.append("constant: median of the scored rows, for the run states none of its training rows")
+    scored = plan.scored
+    asked = [records[int(i)] for i in scored]
+    found.put_marks(scored, run.marks(asked))
+    if options.unseen_only:  # before the costly part
+        marks.refuse_seen(found.mark, scored)
+    found.value[0, scored], said = run.predict(
+        asked, options.target, mu_star=options.mu_star, formula=options.formula
+    )
+    notes += [*marks.notes(found.mark, scored), *said]
+    model = run.checkpoint.settings["model"]
+    return found, f"{model} trained for {run.task} (checkpoint {run.checkpoint.hash})"
 
 
 def _warnings(records: Sequence[Record], target: str) -> list[str]:
@@ -335,105 +378,37 @@ def _warnings(records: Sequence[Record], target: str) -> list[str]:
     return notes
 
 
-def _subsets(
-    records: Sequence[Record], truth: FloatArray, plan: Plan, options: Options
-) -> list[tuple[str, NDArray[np.intp], bool]]:
-    """Name, rows, and whether every metric (or the MAE alone) is wanted."""
-    scored = plan.scored
-    named = "as published" if len(plan.turns) == 1 else "all"
-    out: list[tuple[str, NDArray[np.intp], bool]] = [(named, scored, True)]
-    if len(plan.turns) == 1:
-        out.append(("leak-free", np.setdiff1d(scored, plan.leaked), True))
-    if options.by:
-        values = np.array([str(records[int(i)].meta.get(options.by, "")) for i in scored])
-        if not (values != "").any():
-            raise DataError("unknown-field", f"no record has a field {options.by!r}")
-        out += [(f"{options.by}={v or 'none'}", scored[values == v], True) for v in sorted(set(values))]
-    edges = ranges_of(options.target)
-    for a, b in pairwise(edges):
-        inside = scored[(truth[scored] >= a) & (truth[scored] < b)]
-        out.append((f"truth {a:g} to {b:g}", inside, False))
-    return [entry for entry in out if len(entry[1])]
-
-
-def _lines(
-    records: Sequence[Record], truth: FloatArray, found: _Predicted, plan: Plan, options: Options
-) -> list[Line]:
-    lines = []
-    for name, rows, every in _subsets(records, truth, plan, options):
-        t, p, m, group = truth[rows], found.value[:, rows], found.median[:, rows], plan.group[rows]
-        for metric in ("mae", "rmse", "r2", "spearman") if every else ("mae",):
-            score = metrics.bootstrap(metric, t, p, group, draws=options.draws, seed=options.seed)
-            # A constant ranks nothing; fold medians differ by chance and would only pretend to.
-            constant = np.nan
-            if metric != "spearman":
-                constant = float(np.mean([metrics.score(metric, t, row).value for row in m]))
-            lines.append(Line(name, score, constant))
-        if not every:
-            continue
-        # A mean of differences of errors: its interval is that of a paired comparison.
-        difference = np.abs(m - t) - np.abs(p - t)
-        gain = metrics.bootstrap("bias", np.zeros(len(t)), difference, group, draws=options.draws)
-        lines.append(Line(name, replace(gain, name="gain"), np.nan))
-        if options.cut is not None:
-            ap = retrieval.average_precision(t, p, group, options.cut, draws=options.draws, seed=options.seed)
-            lines.append(Line(name, ap, float(np.mean(t > options.cut))))
-    return lines
-
-
-def _rows(
-    records: Sequence[Record], truth: FloatArray, found: _Predicted, plan: Plan
-) -> list[dict[str, Any]]:
-    leaked = set(plan.leaked.tolist())
-    return [
-        {
-            "id": records[int(i)].id,
-            "formula": records[int(i)].formula,
-            "group": int(plan.group[i]),
-            "repeat": r,
-            "fold": int(found.fold[r, i]),
-            "truth": float(truth[i]),
-            "predicted": float(found.value[r, i]),
-            "low": float(found.low[r, i]),
-            "high": float(found.high[r, i]),
-            "median": float(found.median[r, i]),
-            "leaked": int(i) in leaked,
-        }
-        for r in range(plan.repeats)
-        for i in plan.scored
-    ]
-
-
 def learning_curve(
     model: Baseline, x: FloatArray, truth: FloatArray, plan: Plan, options: Options
 ) -> list[dict[str, Any]]:
-    """Error against the share of training groups, on the folds of the first repeat.
+    """Error against the share of training groups, on the folds of every repeat.
 
     Smaller training sets are contained in larger ones.
     """
-    turns = [turn for turn in plan.turns if turn.repeat == 0]
-    rows = np.concatenate([turn.test for turn in turns])
+    rows = plan.scored
     out = []
     for fraction in FRACTIONS:
-        value, sizes = np.full(len(truth), np.nan), []
-        for turn in turns:
+        value, sizes = np.full((plan.repeats, len(truth)), np.nan), []
+        for turn in plan.turns:
             train = _share(turn, plan, fraction, options.seed)
             sizes.append(len(train))
-            value[turn.test] = fit_predict(
+            value[turn.repeat, turn.test] = fit_predict(
                 model,
                 x,
                 truth,
                 train,
                 turn.test,
                 space=space_of(options.target),
-                seed=options.seed + turn.fold,
+                seed=options.seed + 1000 * turn.repeat + turn.fold,
             )
-        score = metrics.bootstrap("mae", truth[rows], value[rows], plan.group[rows], draws=options.draws)
+        score = metrics.bootstrap("mae", truth[rows], value[:, rows], plan.group[rows], draws=options.draws)
         out.append({"fraction": fraction, "n_train": float(np.mean(sizes)), "score": score})
     return out
 
 
 def _share(turn: Turn, plan: Plan, fraction: float, seed: int) -> NDArray[np.intp]:
-    names = np.random.default_rng(seed + turn.fold).permutation(np.unique(plan.group[turn.train]))
+    names = np.random.default_rng(seed + 1000 * turn.repeat + turn.fold).permutation(
+        np.unique(plan.group[turn.train])
+    )
     kept = names[: max(1, round(fraction * len(names)))]
     return turn.train[np.isin(plan.group[turn.train], kept)]

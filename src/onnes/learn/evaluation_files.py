@@ -15,6 +15,7 @@ import numpy as np
 from onnes.data.files import atomic_text
 from onnes.errors import InputError
 from onnes.learn.evaluate import Evaluation
+from onnes.learn.marks import CLEAN
 from onnes.learn.retrieval import Curve
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def to_dict(found: Evaluation) -> dict[str, Any]:
         "data_hash": found.data_hash,
         "options": asdict(found.options),
         "notes": found.notes,
+        "headline": found.headline,
         "lines": [
             {"rows": line.rows, **line.score.to_dict(), "constant": line.constant} for line in found.lines
         ],
@@ -120,11 +122,13 @@ def _cell(value: Any) -> Any:
 
 
 def parity_figure(found: Evaluation) -> Figure:
-    """Prediction against truth, first repeat; crystals that leak are marked."""
+    """Prediction against truth, first repeat; crystals that leak or that the model knows are marked."""
     figure, axes = _axes(_label("calculated", found), _label("predicted", found))
     rows = [row for row in found.rows if row["repeat"] == 0 and math.isfinite(row["predicted"])]
     leaked = [row for row in rows if row["leaked"]]
-    for part, color, words in ((rows, BLUE, ""), (leaked, ORANGE, "twin in train")):
+    known = [row for row in rows if row["known"] not in CLEAN]
+    parts = ((rows, BLUE, ""), (leaked, ORANGE, "twin in train"), (known, GREY, "known to the model"))
+    for part, color, words in parts:
         if part:
             small = len(part) > 300
             axes.plot(
@@ -143,11 +147,18 @@ def parity_figure(found: Evaluation) -> Figure:
     axes.set_xlim(ends)
     axes.set_ylim(ends)
     axes.set_aspect("equal")
-    if leaked:
+    if leaked or known:
         axes.legend(frameon=False, fontsize=9)
     mae = next(line.score for line in found.lines if line.score.name == "mae")
-    axes.set_title(f"{found.words}\nMAE {mae.value:.3g} {found.unit}, n {mae.n}", loc="left", fontsize=9)
+    axes.set_title(
+        f"{found.words}\nMAE {mae.value:.3g} {found.unit}, n {mae.n}{_of(found)}", loc="left", fontsize=9
+    )
     return figure
+
+
+def _of(found: Evaluation) -> str:
+    """Which rows the first figures are of, where that needs saying."""
+    return f" ({found.headline})" if found.headline else ""
 
 
 def _ends(values: Iterable[float]) -> tuple[float, float]:
@@ -212,7 +223,9 @@ def element_figure(found: Evaluation) -> Figure:
     axes.set_ylim(10.0, 0.4)
     axes.set_axis_off()
     axes.set_aspect("equal")
-    axes.set_title(f"{found.words}: {found.target}; crystals with the element", loc="left", fontsize=9)
+    axes.set_title(
+        f"{found.words}: {found.target}{_of(found)}; crystals with the element", loc="left", fontsize=9
+    )
     return figure
 
 

@@ -8,7 +8,7 @@ import platform
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,14 @@ from torch.utils.data import DataLoader
 from onnes.data.records import Record, read_records
 from onnes.data.splits import groups, train_val_test
 from onnes.errors import DataError, InputError, SettingsError
+from onnes.learn.fold_of import KEY, FormulaTable
 from onnes.learn.inputs import Encoder, encoder
-from onnes.learn.store import Checkpoint
-from onnes.learn.tasks import Target, task
+from onnes.learn.store import MODEL_FILE, Checkpoint
+from onnes.learn.tasks import Target, targets_from, task
 
-MODEL_FILE, LAST = "model.safetensors", "last.ckpt"
+LAST = "last.ckpt"
+#: Parts of the table of formulas in a checkpoint.
+PARTS = ("training", "validation")
 
 
 @dataclass(frozen=True)
@@ -191,7 +194,9 @@ def fit(
     weights = {k.removeprefix("net."): v for k, v in state.items() if k.startswith("net.")}
     net.load_state_dict(weights)
     card = prepared.card(net, settings, [Path(p).name for p in paths])
-    checkpoint = Checkpoint("property", prepared.settings(settings), card, weights)
+    table = prepared.table()
+    stored = {**prepared.settings(settings), KEY: table.settings()}
+    checkpoint = Checkpoint("property", stored, card, {**weights, **table.tensors()})
     checkpoint.save(out / MODEL_FILE)
     return checkpoint
 
@@ -271,8 +276,20 @@ class Prepared:
             "sources": self.sources,
             "center": self.center,
             "spread": self.spread,
+            "median": self.medians(),
             **self.encoder.settings(),
         }
+
+    def medians(self) -> list[float]:
+        """Median of every target's training labels in physical units: the constant to compare with."""
+        middle = np.nanmedian(self.y[self.train].numpy().astype(float), axis=0)
+        values = zip(self.targets, middle, self.spread, self.center, strict=True)
+        return [float(v > 0.5) if t.binary else float(t.decode(v * s + c)) for t, v, s, c in values]
+
+    def table(self) -> FormulaTable:
+        """Which formulas were trained on and which decided when to stop."""
+        parts = {self.formulas[i]: 0 for i in self.train} | {self.formulas[i]: 1 for i in self.val}
+        return FormulaTable.of(parts, PARTS, self.data_hash)
 
     def card(self, net: torch.nn.Module, settings: FitSettings, files: list[str]) -> dict[str, Any]:
         """Where the weights come from and their errors on the held-out formulas, beside the median."""
@@ -305,6 +322,11 @@ class Prepared:
             "n_train": len(self.train),
             "n_val": len(self.val),
             "split": f"{settings.validation:.0%} of the formulas, seed {settings.seed}",
+            "formulas": {
+                "training": len({self.formulas[i] for i in self.train}),
+                "validation": len({self.formulas[i] for i in self.val}),
+                "table": "salted hashes of all of them are in the checkpoint: onnes evaluate tells seen from unseen",
+            },
             "validation": validation,
             "environment": {
                 "torch": torch.__version__,
@@ -372,9 +394,4 @@ def _predict(net: torch.nn.Module, data: Prepared, which: list[int]) -> np.ndarr
 
 def targets_of(checkpoint: Checkpoint) -> tuple[Target, ...]:
     """Rebuild the targets a checkpoint was trained for."""
-    names = {f.name for f in fields(Target)}
-    found = []
-    for row in checkpoint.settings["targets"]:
-        given: dict[str, Any] = {k: v for k, v in row.items() if k in names}
-        found.append(Target(**{**given, "labels": tuple(given["labels"])}))
-    return tuple(found)
+    return targets_from(checkpoint.settings["targets"])

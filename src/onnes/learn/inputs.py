@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from onnes.crystal.formula import numbers as atomic_numbers
 from onnes.data.files import atomic_write
 from onnes.data.records import Record
-from onnes.errors import SettingsError
+from onnes.errors import ModelError, SettingsError
 from onnes.nets.property_head import HeadSettings, PropertyHead
 
 
@@ -149,3 +150,29 @@ def encoder(name: str) -> Encoder:
     if name not in MODELS:
         raise SettingsError("unknown-model", f"unknown model {name!r}; use one of {', '.join(MODELS)}")
     return MODELS[name]()
+
+
+def rebuild(settings: dict[str, Any]) -> tuple[Encoder, nn.Module]:
+    """Encoder and untrained network of a checkpoint of ``onnes train``, as its settings describe them.
+
+    Raises
+    ------
+    SettingsError
+        ``unknown-model``.
+    ModelError
+        ``incompatible-model`` when this version builds another network or other inputs under that name.
+    """
+    coder = encoder(settings["model"])
+    stored = settings.get("network", settings.get("potential"))
+    if isinstance(coder, HeadEncoder):
+        ours: Any = coder.settings()["potential"]
+        net: nn.Module = PropertyHead(HeadSettings(**settings["head"]))
+    else:
+        # As JSON, for the settings went through it.
+        ours = json.loads(json.dumps(coder.settings()["network"]))
+        net = coder.network(len(settings["targets"]), len(settings["sources"]))
+    if ours != stored:
+        raise ModelError(
+            "incompatible-model", f"this version's {settings['model']} has other settings than the checkpoint"
+        )
+    return coder, net

@@ -50,6 +50,8 @@ class Plan:
     leaked : ndarray of int
         Scored rows with a twin or their formula among the rows that could be learned from.
     notes : list of str
+    stored : bool
+        The split is one that the records name.
     """
 
     text: str
@@ -57,6 +59,7 @@ class Plan:
     turns: list[Turn]
     leaked: Index = field(default_factory=lambda: np.zeros(0, dtype=np.intp))
     notes: list[str] = field(default_factory=list)
+    stored: bool = False
 
     @property
     def repeats(self) -> int:
@@ -140,7 +143,15 @@ def named_plan(records: Sequence[Record], name: str) -> Plan:
     unused = int((part == "").sum())
     if unused:
         notes.append(f"{unused} rows are in no part of {name} and were not used")
-    return Plan(text, groups(records), [Turn(0, 0, train, val, test)], leaked, notes)
+    return Plan(text, groups(records), [Turn(0, 0, train, val, test)], leaked, notes, True)
+
+
+def whole_plan(records: Sequence[Record]) -> Plan:
+    """Score every row once and train on none: for a model that is there already."""
+    group = groups(records)
+    none = np.zeros(0, dtype=np.intp)
+    turn = Turn(0, 0, none, none, np.arange(len(records)))
+    return Plan(f"every row once, {int(group.max()) + 1} formulas", group, [turn])
 
 
 def _splits(records: Sequence[Record]) -> str:

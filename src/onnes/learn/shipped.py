@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnes.data.records import Record
 from onnes.errors import ModelError
+from onnes.learn.marks import IN_SAMPLE, PLAIN
 from onnes.learn.store import Checkpoint, pretrained
 
 FloatArray = NDArray[np.float64]
@@ -38,10 +39,30 @@ _FAMILIES = {
 }
 
 
-def predict_column(
-    records: Sequence[Record], target: str, *, mu_star: float, formula: str
-) -> tuple[FloatArray, FloatArray, FloatArray]:
+class Column(NamedTuple):
+    """Predictions of one label.
+
+    Attributes
+    ----------
+    value, low, high : ndarray, shape (n,)
+        NaN for refused crystals; low and high are NaN where the model states no interval.
+    marks : list of str
+        What the model knows of each row (`onnes.learn.marks`).
+    notes : list of str
+    """
+
+    value: FloatArray
+    low: FloatArray
+    high: FloatArray
+    marks: list[str]
+    notes: list[str]
+
+
+def predict_column(records: Sequence[Record], target: str, *, mu_star: float, formula: str) -> Column:
     """What the shipped model says of a label, with its interval where it states one.
+
+    Where the checkpoint carries the folds of its formulas (`onnes.learn.fold_of`), a crystal of a known formula
+    is predicted by the heads that did not see it; otherwise by all, as `onnes.predict` does.
 
     Parameters
     ----------
@@ -53,8 +74,7 @@ def predict_column(
 
     Returns
     -------
-    value, low, high : ndarray, shape (n,)
-        NaN for refused crystals; low and high are NaN where the model states no interval.
+    Column
 
     Raises
     ------
@@ -64,7 +84,13 @@ def predict_column(
     from onnes.crystal.read import as_crystal
     from onnes.prediction import predict
 
-    column = _column(target)[0]
+    column, model = _column(target)
+    if model == "epc":
+        from onnes.learn.shipped_folds import out_of_fold
+
+        found = out_of_fold(records, column, mu_star=mu_star, formula=formula)
+        if found is not None:
+            return Column(*found)
     table = predict([_crystal(record, as_crystal) for record in records], mu_star=mu_star, formula=formula)
     if column not in table.columns or not table[column].notna().any():
         raise ModelError("unknown-target", f"the shipped model predicts no {column}")
@@ -72,7 +98,27 @@ def predict_column(
     value = table[column].to_numpy(dtype=float)
     nothing = np.full(len(value), np.nan)
     low, high = (table[n].to_numpy(dtype=float) for n in names) if names else (nothing, nothing)
-    return value, low, high
+    return Column(value, low, high, *_known(records, target))
+
+
+def _known(records: Sequence[Record], target: str) -> tuple[list[str], list[str]]:
+    """Marks and notes where the checkpoint names databases only."""
+    seen, notes = honesty(records, target)
+    known = _families(Checkpoint.load(pretrained(f"{_column(target)[1]}.safetensors")))
+    marks = [IN_SAMPLE if any(r.id.startswith(p) for p in known) else PLAIN for r in records]
+    if 0 < seen < len(records):
+        notes[0] = (
+            notes[0]
+            .replace("NOT A TEST: ", "")
+            .replace("the figures below flatter the model", "the first figures leave them out")
+        )
+    return marks, notes
+
+
+def _families(checkpoint: Checkpoint) -> list[str]:
+    """First letters of the ids of the databases that a card names as training data."""
+    text = json.dumps(checkpoint.card)
+    return [p for p, (_, words) in _FAMILIES.items() if any(word in text for word in words)]
 
 
 def _crystal(record: Record, as_crystal: Any) -> Any:
@@ -106,13 +152,12 @@ def honesty(records: Sequence[Record], target: str) -> tuple[int, list[str]]:
     """
     model = _column(target)[1]
     checkpoint = Checkpoint.load(pretrained(f"{model}.safetensors"), model)
-    text = json.dumps(checkpoint.card)
     seen, named = 0, []
-    for prefix, (name, words) in _FAMILIES.items():
+    for prefix in _families(checkpoint):
         count = sum(record.id.startswith(prefix) for record in records)
-        if count and any(word in text for word in words):
+        if count:
             seen += count
-            named.append(f"{count} rows of {name}")
+            named.append(f"{count} rows of {_FAMILIES[prefix][0]}")
     if not seen:
         return 0, [f"the card of {model} ({checkpoint.hash}) names no training set that these ids belong to"]
     notes = [

@@ -22,6 +22,8 @@ from torch import Tensor
 from onnes.errors import ModelError
 
 _KEY = "onnes"
+#: Name of the checkpoint in the folder of `onnes train`.
+MODEL_FILE = "model.safetensors"
 
 
 @dataclass(frozen=True)

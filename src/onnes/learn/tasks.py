@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -101,3 +101,13 @@ def task(name: str) -> tuple[Target, ...]:
     if name not in TASKS:
         raise SettingsError("unknown-task", f"unknown task {name!r}; use one of {', '.join(TASKS)}")
     return TASKS[name]
+
+
+def targets_from(rows: Sequence[Mapping[str, Any]]) -> tuple[Target, ...]:
+    """Rebuild targets that a checkpoint's settings hold as rows; fields of a later version are passed over."""
+    names = {f.name for f in fields(Target)}
+    found = []
+    for row in rows:
+        given: dict[str, Any] = {k: v for k, v in row.items() if k in names}
+        found.append(Target(**{**given, "labels": tuple(given["labels"])}))
+    return tuple(found)
