@@ -212,6 +212,7 @@ def known(monkeypatch, records):
         return pd.DataFrame({"id": [item.id for item in items], "lambda": lam, **tc})
 
     monkeypatch.setattr("onnes.prediction.predict", predict)
+    monkeypatch.setattr("onnes.learn.shipped_folds.out_of_fold", lambda *args, **settings: None)
 
 
 def test_shipped_is_scored_on_the_same_folds(known, records):
@@ -230,6 +231,51 @@ def test_rows_of_the_training_set_are_named(records):
     assert seen == 120
     assert notes[0].startswith("NOT A TEST: 120 rows of Alexandria")
     assert any("out of fold" in note and "MAE" in note for note in notes)
+
+
+def test_rows_in_sample_never_go_by_another_name(known, records):
+    """The names of database rows tell; the first figures leave them out, or say what they are."""
+    mixed = [r.model_copy(update={"id": f"agm{r.id}"}) if k < 50 else r for k, r in enumerate(records)]
+    by_id = {r.id: r for r in mixed}
+
+    def predict(items, **settings):
+        return pd.DataFrame({"lambda": [by_id[i.id].labels["lambda"] + 0.1 * (i.id < "b") for i in items]})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("onnes.prediction.predict", predict)
+        found = evaluate("shipped", mixed, folds_plan(mixed), Options(draws=5))
+        only = evaluate("shipped", mixed, folds_plan(mixed), Options(draws=5, unseen_only=True))
+        seen = evaluate("shipped", mixed[:50], folds_plan(mixed[:50]), Options(draws=5))
+        with pytest.raises(DataError, match=r"50 in sample.*\[all-seen\]"):
+            evaluate("shipped", mixed[:50], folds_plan(mixed[:50]), Options(draws=5, unseen_only=True))
+    mae = {line.rows: line.score for line in found.lines if line.score.name == "mae"}
+    assert (mae["all"].n, mae["in sample"].n) == (70, 50)
+    assert mae["all"].value == pytest.approx(0.0, abs=1e-12)
+    assert mae["in sample"].value == pytest.approx(0.1)
+    assert sum(e.n for e in found.elements) == 140
+    assert {line.rows for line in only.lines} & {"in sample"} == set() and len(only.rows) == 70
+    assert all(line.rows.startswith("in sample") for line in seen.lines)
+    assert seen.headline == "in sample" and any("NOT A TEST" in note for note in seen.notes)
+
+
+def test_predictions_of_a_csv(run, data, records, tmp_path):
+    path = tmp_path / "other.csv"
+    lines = [f"{r.id},{r.labels['lambda'] + 0.05}" for r in records[:-1]]
+    path.write_text("\n".join(["id,lambda_pred", *lines, f"{records[-1].id},"]) + "\n")
+    code, text, _ = run(path, "--data", data, "--json")
+    found = json.loads(text)
+    assert code == 0
+    mae = next(line for line in found["lines"] if line["name"] == "mae")
+    assert (mae["n"], mae["missing"]) == (119, 1)
+    assert mae["value"] == pytest.approx(0.05)
+    assert any("is not known here" in note for note in found["notes"])
+    assert run(path, "--data", data, "--folds", 3)[2].endswith("[conflicting-options]")
+    path.write_text("id,gap\nown-1,2\n")
+    assert run(path, "--data", data)[2].endswith("[missing-field]")
+    path.write_text("id,predicted\nown-1,two\n")
+    assert run(path, "--data", data)[2].endswith("[not-a-number]")
+    path.write_text("id,predicted\nelse-1,2\n")
+    assert run(path, "--data", data)[2].endswith("[no-rows]")
 
 
 # --- the command

@@ -7,7 +7,7 @@ import math
 import platform
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -282,7 +282,7 @@ class Prepared:
 
     def medians(self) -> list[float]:
         """Median of every target's training labels in physical units: the constant to compare with."""
-        middle = np.nanmedian(self.y[self.train].numpy().astype(float), axis=0)
+        middle = _by_column(np.nanmedian, self.y[self.train].numpy().astype(float))
         values = zip(self.targets, middle, self.spread, self.center, strict=True)
         return [float(v > 0.5) if t.binary else float(t.decode(v * s + c)) for t, v, s, c in values]
 
@@ -295,7 +295,7 @@ class Prepared:
         """Where the weights come from and their errors on the held-out formulas, beside the median."""
         guess = _predict(net, self, self.val)
         truth = self.y[self.val].numpy()
-        median = np.nanmedian(self.y[self.train].numpy(), axis=0)
+        median = _by_column(np.nanmedian, self.y[self.train].numpy())
         validation: dict[str, dict[str, Any]] = {}
         for k, target in enumerate(self.targets):
             known = np.isfinite(truth[:, k])
@@ -359,7 +359,7 @@ def prepare(
     parts = train_val_test(
         groups(chosen), (1.0 - settings.validation, settings.validation, 0.0), settings.seed
     )
-    center, spread = np.nanmean(y[parts.train], 0), np.nanstd(y[parts.train], 0)
+    center, spread = (_by_column(f, y[parts.train]) for f in (np.nanmean, np.nanstd))
     for k, target in enumerate(targets):
         if target.binary:
             center[k], spread[k] = 0.0, 1.0
@@ -380,6 +380,13 @@ def prepare(
         settings.batch,
         settings.seed,
     )
+
+
+def _by_column(statistic: Callable[..., Any], y: np.ndarray) -> np.ndarray:
+    """A statistic of every target; NaN, without numpy's warning, for one that no training row is labelled with."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return np.asarray(statistic(y, axis=0))
 
 
 @torch.no_grad()
