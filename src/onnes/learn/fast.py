@@ -15,13 +15,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from onnes.errors import ModelError
+from onnes.errors import CrystalError, ModelError
 from onnes.graph.batch import collate
 from onnes.graph.crystal_graph import BondGraph, build
 from onnes.learn.calibrate import Conformal
 from onnes.learn.ensemble import EpcPrediction
 from onnes.learn.store import Checkpoint, pretrained
 from onnes.nets.epc_net import EpcNet, EpcNetSettings
+from onnes.nets.tabulated import TabulatedEpcNet
 from onnes.theory.tc import tc_array
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class FastEpc:
         self.element_counts: dict[int, int] = {int(k): v for k, v in s["element_counts"].items()}
         self.volume_range: tuple[float, float] = tuple(s["volume_per_atom_range"])
 
-    def _net(self, member: int) -> EpcNet:
+    def _net(self, member: int) -> TabulatedEpcNet:
         net = EpcNet(self.settings)
         prefix = f"{member}."
         weights = {
@@ -94,7 +95,7 @@ class FastEpc:
             raise ModelError(
                 "damaged-model", f"member {member} does not fit its settings: {error}"
             ) from error
-        return net.eval()
+        return TabulatedEpcNet(net.eval())
 
     def prepare(self, structure: Structure) -> FastInput:
         """Graph of one crystal; refuses what cannot be predicted.
@@ -102,19 +103,18 @@ class FastEpc:
         Parameters
         ----------
         structure : pymatgen Structure
-            Ordered.
+            One that passed the gate of `onnes.crystal`; only what would stop the networks is checked again.
 
         Raises
         ------
         CrystalError
-            ``no-bonds`` and those of `onnes.graph.crystal_graph.build`.
+            ``no-atoms``, ``partial-occupancy``, ``unknown-element``, ``no-bonds`` and those of
+            `onnes.graph.crystal_graph.build`.
         ModelError
             ``unknown-element``: the networks have no features for it.
         """
-        from onnes.crystal.formula import numbers
-
-        z = np.asarray(numbers(structure))
-        top = len(self.nets[0].body.elements.values) - 1
+        z = _numbers(structure)
+        top = len(self.nets[0].net.body.elements.values) - 1
         if z.max() > top:
             raise ModelError(
                 "unknown-element",
@@ -164,7 +164,7 @@ class FastEpc:
         volume = torch.tensor([c.volume_A3 for c in crystals], dtype=torch.float32).log()
         source = torch.zeros(len(crystals), dtype=torch.long)  # Alexandria's convention
         with torch.no_grad():
-            return np.stack([net(batch, volume, source)[0].double().numpy() for net in self.nets])
+            return np.stack([net(batch, volume, source).double().numpy() for net in self.nets])
 
     def predict(
         self,
@@ -223,6 +223,21 @@ class FastEpc:
         The criterion of `onnes.learn.ensemble.EpcEnsemble.outside`, on the training set of these networks.
         """
         return outside(numbers, volume, self.element_counts, self.volume_range)
+
+
+def _numbers(structure: Structure) -> NDArray[np.int64]:
+    """Atomic numbers of an ordered crystal."""
+    from onnes.crystal.formula import numbers
+
+    if not len(structure):
+        raise CrystalError("no-atoms", "the structure has a cell but no atoms")
+    if not structure.is_ordered:
+        shared = next(site.species_string for site in structure if not site.is_ordered)
+        raise CrystalError("partial-occupancy", f"a site is shared: {shared}")
+    try:
+        return np.asarray(numbers(structure), dtype=np.int64)
+    except KeyError as error:
+        raise CrystalError("unknown-element", f"{error.args[0]!r} is no element H to Og") from None
 
 
 def outside(numbers: Any, volume: float, counts: dict[int, int], limits: tuple[float, float]) -> str:

@@ -152,8 +152,16 @@ class EpcNet(nn.Module):
             ``graph-settings`` or ``unknown-element``.
         """
         crystal = self.read(self.pool(self.body.atoms(batch), batch))
+        return self._targets(crystal, log_volume, source), None if self.extra is None else self.extra(crystal)
+
+    def read_out(self, x: Tensor, batch: BondBatch, log_volume: Tensor, source: Tensor) -> Tensor:
+        """Targets from the features of the atoms, shape (B, targets)."""
+        return self._targets(self.read(self.pool(x, batch)), log_volume, source)
+
+    def _targets(self, crystal: Tensor, log_volume: Tensor, source: Tensor) -> Tensor:
         more = torch.cat([crystal, (log_volume - 3.0).unsqueeze(1), self.source(source)], dim=1)
-        return self.out(more), None if self.extra is None else self.extra(crystal)
+        out: Tensor = self.out(more)
+        return out
 
     def pool(self, x: Tensor, batch: BondBatch) -> Tensor:
         """Mean, deviation and attention-weighted means over the atoms, shape (B, (2 + heads) hidden)."""
