@@ -15,7 +15,8 @@ from onnes.cli.main import app
 from onnes.data.records import Record, read_records, write_records
 from onnes.errors import DataError, ModelError, OnnesError, SettingsError
 from onnes.learn import shipped
-from onnes.learn.evaluate import Options, data_hash, evaluate, labelled
+from onnes.learn.baselines import baseline
+from onnes.learn.evaluate import Options, _share, data_hash, evaluate, labelled, learning_curve
 from onnes.learn.plan import folds_plan, named_plan
 
 METALS = ["Al", "Cu", "Nb", "Pb", "V", "Ta", "Mo", "W", "Ti", "Zr", "Hf", "Sn", "In", "Ga", "Mg", "Be"]
@@ -175,6 +176,18 @@ def test_learning_curve_ends_at_the_figure_of_the_table(records):
     assert found.learning[-1]["score"].value == pytest.approx(mae.value, abs=1e-12)
     sizes = [point["n_train"] for point in found.learning]
     assert sizes == sorted(sizes) and sizes[-1] == 80
+
+
+def test_learning_curve_of_repeats_and_nested_shares(records):
+    plan = folds_plan(records, 3, 2)
+    truth = np.array([r.labels["lambda"] for r in records])
+    points = learning_curve(baseline("median"), np.zeros((120, 0)), truth, plan, Options(draws=5))
+    mae = next(x.score for x in evaluate("median", records, plan, Options(draws=5)).lines)
+    assert points[-1]["score"].value == pytest.approx(mae.value, abs=1e-9)
+    assert [p["fraction"] for p in points] == [0.05, 0.1, 0.2, 0.4, 0.7, 1.0]
+    for turn in plan.turns:
+        parts = [set(_share(turn, plan, f, 0).tolist()) for f in (0.1, 0.4, 1.0)]
+        assert parts[0] < parts[1] < parts[2] == set(turn.train.tolist())
 
 
 def test_hash_sees_labels_and_crystals(records):

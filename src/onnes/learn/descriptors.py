@@ -1,9 +1,10 @@
 """Crystals as fixed rows of numbers, for the classical baselines.
 
-Three sets: ``cell`` (element fractions, statistics of element properties, cell), ``structure`` (those and what
-the neighbours of the atoms look like), ``cfid`` (the classical force-field inspired descriptors of Choudhary,
-DeCost and Tavazza, Phys. Rev. Materials 2 (2018) 083801, computed by jarvis-tools where it is installed). The
-first two are our own; ``structure`` is no CFID and is never called so.
+Four sets: ``cell`` (element fractions, statistics of element properties, cell), ``structure`` (those and what
+the neighbours of the atoms look like), ``invariant`` (``structure`` but for what the choice of the cell
+changes), ``cfid`` (the classical force-field inspired descriptors of Choudhary, DeCost and Tavazza, Phys. Rev.
+Materials 2 (2018) 083801, computed by jarvis-tools where it is installed). The first three are our own;
+``structure`` is no CFID and is never called so.
 """
 
 from __future__ import annotations
@@ -105,11 +106,23 @@ def structure(record: Record) -> FloatArray:
 
 def structure_of(crystal: Structure) -> FloatArray:
     """`structure` of a pymatgen structure, shape (217,)."""
-    z = numbers(crystal)
-    lattice, frac = np.array(crystal.lattice.matrix), np.array(crystal.frac_coords)
     a, b, c = sorted(crystal.lattice.abc)
     shape = [b / a, c / a, *sorted(crystal.lattice.angles)]
-    return np.concatenate([cell_of(crystal), amd(crystal), shape, _bonds(lattice, frac, z)])
+    return np.concatenate([cell_of(crystal), amd(crystal), shape, _bonds_of(crystal)])
+
+
+def invariant(record: Record) -> FloatArray:
+    """`structure` without what depends on the choice of the cell: number of atoms and lattice shape."""
+    return invariant_of(record.structure())
+
+
+def invariant_of(crystal: Structure) -> FloatArray:
+    """`invariant` of a pymatgen structure, shape (211,)."""
+    return np.concatenate([cell_of(crystal)[:-1], amd(crystal), _bonds_of(crystal)])
+
+
+def _bonds_of(crystal: Structure) -> FloatArray:
+    return _bonds(np.array(crystal.lattice.matrix), np.array(crystal.frac_coords), numbers(crystal))
 
 
 def _bonds(lattice: FloatArray, frac: FloatArray, z: NDArray[np.int64]) -> FloatArray:
@@ -146,7 +159,12 @@ def cfid(record: Record) -> FloatArray:
     return describe_one(record.structure())
 
 
-DESCRIPTORS: dict[str, Callable[[Record], FloatArray]] = {"cell": cell, "structure": structure, "cfid": cfid}
+DESCRIPTORS: dict[str, Callable[[Record], FloatArray]] = {
+    "cell": cell,
+    "structure": structure,
+    "invariant": invariant,
+    "cfid": cfid,
+}
 
 
 def describe(records: Sequence[Record], kind: str) -> FloatArray:

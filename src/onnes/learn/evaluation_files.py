@@ -224,7 +224,7 @@ def element_figure(found: Evaluation) -> Figure:
     axes.set_axis_off()
     axes.set_aspect("equal")
     axes.set_title(
-        f"{found.words}: {found.target}{_of(found)}; crystals with the element", loc="left", fontsize=9
+        f"{found.words}: {found.target}{_of(found)}; small: crystals with the element", loc="left", fontsize=9
     )
     return figure
 

@@ -1,8 +1,9 @@
 """Electron-phonon predictions without a universal potential: boosted trees on composition and neighbours.
 
 For machines on which ``sevenn`` cannot be installed, and for a first look at very many crystals. The trees see
-the descriptors ``structure`` of `onnes.learn.descriptors`, all computed here; the card has the errors, which
-are larger than those of `onnes.learn.ensemble.EpcEnsemble`.
+the descriptors ``invariant`` of `onnes.learn.descriptors`, all computed here, so a crystal gets one prediction
+whatever cell describes it. The card has the errors, which are larger than those of
+`onnes.learn.ensemble.EpcEnsemble`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from onnes.errors import DataError, ModelError
 from onnes.learn import domain
 from onnes.learn.calibrate import Conformal, Space
-from onnes.learn.descriptors import cell_of, structure_of
+from onnes.learn.descriptors import cell_of, invariant_of, structure_of
 from onnes.learn.ensemble import EpcPrediction
 from onnes.learn.store import Checkpoint, pretrained
 from onnes.learn.tree_arrays import TreeArrays
@@ -33,7 +34,7 @@ KIND = "epc-trees"
 OUTPUTS = ("lambda", "omega_log_K", "dos_ef_states_eV_atom")
 #: Conventions of the Tc on which the intervals were calibrated.
 REFERENCE = {"mu_star": 0.10, "formula": "allen-dynes"}
-_DESCRIBE = {"cell": cell_of, "structure": structure_of}
+_DESCRIBE = {"cell": cell_of, "structure": structure_of, "invariant": invariant_of}
 
 
 class TreesEpc:
