@@ -84,7 +84,7 @@ def evaluate(
     plan = (
         named_plan(records, split)
         if split is not None
-        else whole_plan(records)
+        else whole_plan(records, group_by)
         if fixed
         else folds_plan(records, 5 if folds is None else folds, repeats, seed, group_by)
     )

@@ -93,12 +93,7 @@ def folds_plan(
     """
     if repeats < 1:
         raise SettingsError("bad-repeats", f"{repeats} repeats; at least 1 is needed")
-    links: list[tuple[int, int]] = []
-    if by == "fingerprint":
-        from onnes.data.twins import duplicates
-
-        links = duplicates(records).indices
-    group = groups(records, by=by, links=links)
+    group = _groups(records, by)
     none = np.zeros(0, dtype=np.intp)
     turns = [
         Turn(r, k, fold.train, none, fold.test)
@@ -146,12 +141,27 @@ def named_plan(records: Sequence[Record], name: str) -> Plan:
     return Plan(text, groups(records), [Turn(0, 0, train, val, test)], leaked, notes, True)
 
 
-def whole_plan(records: Sequence[Record]) -> Plan:
-    """Score every row once and train on none: for a model that is there already."""
-    group = groups(records)
+def whole_plan(records: Sequence[Record], by: By = "formula") -> Plan:
+    """Score every row once and train on none: for a model that is there already.
+
+    Raises
+    ------
+    DataError
+        ``unknown-option``.
+    """
+    group = _groups(records, by)
     none = np.zeros(0, dtype=np.intp)
     turn = Turn(0, 0, none, none, np.arange(len(records)))
-    return Plan(f"every row once, {int(group.max()) + 1} formulas", group, [turn])
+    return Plan(f"every row once, {int(group.max()) + 1} {by} groups", group, [turn])
+
+
+def _groups(records: Sequence[Record], by: By) -> Index:
+    links: list[tuple[int, int]] = []
+    if by == "fingerprint":
+        from onnes.data.twins import duplicates
+
+        links = duplicates(records).indices
+    return groups(records, by=by, links=links)
 
 
 def _splits(records: Sequence[Record]) -> str:
