@@ -8,10 +8,10 @@ import torch
 from onnes.nets.property_head import HeadSettings, PropertyHead
 
 
-@pytest.fixture(scope="module")
-def head():
+@pytest.fixture(scope="module", params=[0, 2])
+def head(request):
     torch.manual_seed(0)
-    return PropertyHead(HeadSettings(features=8, hidden=16)).double().eval()
+    return PropertyHead(HeadSettings(features=8, hidden=16, attention=request.param)).double().eval()
 
 
 def inputs():
