@@ -1,6 +1,8 @@
-"""Calibrate the cross-validated heads and write the shipped checkpoint.
+"""Mix and calibrate the cross-validated heads and write the shipped checkpoint.
 
-python training/epc/pack.py --features DIR DIR --heads DIR DIR --out src/onnes/pretrained/epc.safetensors
+python training/epc/pack.py --features DIR DIR --heads DIR:0,1:0.5 DIR:1:0.5 --out src/onnes/pretrained/epc.safetensors
+
+A part is written HEADS:POTENTIALS:WEIGHT, the potentials by their place in --features.
 """
 
 from __future__ import annotations
@@ -8,196 +10,191 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
-from train import FOLDS, MU_STAR, RATIO, SEEDS, load, scores
+from scoring import baselines, scores
 
-from onnes.learn.ensemble import FLOOR_K, tc_spread
+from data import FOLDS, FORMULA, MU_STAR, SEEDS, Data, fold_of, load
+from onnes.learn.calibrate import Conformal, Space, coverage_report, enough
+from onnes.learn.calibrate import fit as conformal
+from onnes.learn.ensemble import FLOOR_K, calibrated, tc_spread
+from onnes.learn.fold_of import KEY, fold_table
+from onnes.learn.retrieval import Coverage
 from onnes.learn.store import Checkpoint
-from onnes.nets.property_head import HeadSettings, PropertyHead
-from onnes.theory.tc import tc_array
 
 COVERAGE = 0.90
+#: Ranges of the predicted Tc (K) with quantiles of their own.
+TC_EDGES = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
+#: Share of the calibration crystals whose heads disagree more than the limit of `in_domain`.
+BEYOND = 0.01
+#: An element is named in a caution when its crystals' lambda is on average this much too low, significantly.
+LOW_BY, LEAST = 0.02, 40
 
 
-def part(features: Path, heads: Path, tensors: dict, number: int, rest_of: list) -> tuple[dict, np.ndarray]:
-    """Collect the heads of one potential; return their settings and their out-of-fold outputs."""
+def part(heads: Path, number: int, tensors: dict) -> tuple[dict, np.ndarray]:
+    """Collect the heads of one part; return their settings and out-of-fold outputs (SEEDS, n, 4)."""
     metrics = json.loads((heads / "metrics.json").read_text())
-    x, z, rest = load(features)
-    rest_of[:] = [z, rest]
-    source = np.array([r[1] for r in rest])
-    fold = folds(rest)
-    settings = HeadSettings(features=x.shape[-1])
-    center, spread = np.array(metrics["center"]), np.array(metrics["spread"])
-    volume = torch.tensor([r[2] for r in rest]).float()
-    log = np.zeros((SEEDS, len(x), 3))
     for k in range(FOLDS):
-        test = np.flatnonzero(fold == k)
         for seed in range(SEEDS):
             state = torch.load(heads / f"head-{k}-{seed}.pt", weights_only=True)
             for name, value in state.items():
                 small = value if name in ("mean", "std") else value.half()
                 tensors[f"{number}.{k * SEEDS + seed}.{name}"] = small
-            head = PropertyHead(settings)
-            head.load_state_dict(state)
-            head.eval()
-            with torch.no_grad():
-                for piece in np.array_split(test, 12):
-                    out = head(
-                        torch.as_tensor(x[piece]).float(),
-                        torch.as_tensor(z[piece]),
-                        volume[piece],
-                        torch.as_tensor(source[piece]),
-                    )
-                    log[seed, piece] = out.numpy() * spread + center
-    return {
-        "head": settings.as_dict(),
-        "center": center.tolist(),
-        "spread": spread.tolist(),
-        "alone": metrics["table"]["shipped ensemble"],
-        "data_hash": metrics["data_hash"],
-        "epochs": metrics["epochs"],
-    }, log
+    with np.load(heads / "oof.npz") as found:
+        log = found["log"]
+    kept = ("head", "center", "spread", "data_hash", "epochs", "alexandria")
+    return {k: metrics[k] for k in kept}, log
 
 
-def folds(rest: list) -> np.ndarray:
-    """The folds of train.py."""
-    formula = np.array([r[0] for r in rest])
-    names = np.unique(formula)
-    fold_of = dict(zip(names, np.random.default_rng(0).permutation(len(names)) % FOLDS, strict=True))
-    return np.array([fold_of[f] for f in formula])
-
-
-def calibrate(log, rest, fold) -> tuple[dict, dict]:
-    """Intervals from out-of-fold residuals; log holds Alexandria's rows only."""
-    lam, wlog, tc = (np.array([r[i] for r in rest], dtype=float) for i in (6, 7, 8))
-    truth = np.column_stack([np.log(np.maximum(lam, 0.02)), np.log(np.maximum(wlog, 5.0))])
-    std = log.std(0)[:, :2]
-    floor = 4.0 * np.median(std, axis=0)
-    off = np.abs(log.mean(0)[:, :2] - truth) / np.hypot(std, floor)
-    centre, tc_std = tc_spread(log, RATIO, MU_STAR, "allen-dynes")
-    # Members of one fold agree more than they should: a floor of several typical deviations keeps the interval
-    # of a crystal on which they happen to differ from growing without bound.
-    tc_floor = 4.0 * float(np.median(tc_std[tc > 1.0]))
-    score = np.abs(np.log(centre + FLOOR_K) - np.log(np.maximum(tc, 0) + FLOOR_K)) / np.hypot(
-        tc_std, tc_floor
+def calibrate(log: np.ndarray, data: Data, keep: np.ndarray) -> tuple[dict[str, Conformal], list, np.ndarray]:
+    """Intervals from out-of-fold residuals of the rows of `keep`, their coverage across folds, the Tc spreads."""
+    log, group = log[:, keep], data.formula[keep]
+    truth = {k: v[keep] for k, v in data.truth.items()}
+    mean, std = log.mean(0), log.std(0)
+    found = {}
+    for k, name in enumerate(("lambda", "omega_log_K")):
+        space = Space((0.05, 10.0)[k])
+        found[name] = conformal(
+            truth[name], np.exp(mean[:, k]), group, level=0.683, space=space, std=std[:, k]
+        )
+    tc, spread = tc_spread(log, MU_STAR, FORMULA)
+    edges = enough(tc, group, TC_EDGES)
+    space = Space(FLOOR_K)
+    actual = np.maximum(truth["tc_K"], 0.0)
+    found["tc_K"] = conformal(actual, tc, group, level=COVERAGE, space=space, std=spread, edges=edges)
+    report = coverage_report(
+        actual, tc, group, ranges=edges, level=COVERAGE, space=space, std=spread, edges=edges
     )
-    covered = np.zeros(len(tc), dtype=bool)
-    for k in range(FOLDS):
-        covered[fold == k] = score[fold == k] <= np.quantile(score[fold != k], COVERAGE)
-    calibration = {
-        "lambda_floor": float(floor[0]),
-        "omega_log_floor": float(floor[1]),
-        "lambda_scale": float(np.quantile(off[:, 0], 0.683)),
-        "omega_log_scale": float(np.quantile(off[:, 1], 0.683)),
-        "tc_floor": tc_floor,
-        "tc_quantile": float(np.quantile(score, COVERAGE)),
-    }
-    interval = {
-        "method": "conformal on ln(Tc + 0.3 K), out-of-fold residuals scaled by ensemble deviation",
-        "nominal": COVERAGE,
-        "coverage_cross_fold": round(float(covered.mean()), 4),
-        "coverage_cross_fold_by_predicted_tc": {
-            f"{low} to {high} K": round(float(covered[(centre > low) & (centre <= high)].mean()), 4)
-            for low, high in ((0, 1), (1, 5), (5, 10), (10, 100))
-        },
-        "coverage_cross_fold_tc_above_5K": round(float(covered[tc > 5].mean()), 4),
-        "n": len(tc),
-    }
-    return calibration, interval
+    return found, [plain(row) for row in report], spread
 
 
-def table(log, rest, alex, metrics: dict) -> dict:
-    """Out-of-fold errors of the mixture beside the baselines of train.py."""
-    truth = {
-        k: np.array([r[i] for r in rest], dtype=float)
-        for k, i in (("lambda", 6), ("omega_log_K", 7), ("tc_K", 8))
-    }
-    formula = np.array([r[0] for r in rest])
-    mean = log.mean(0)
-    lam, wlog = np.exp(mean[:, 0]), np.exp(mean[:, 1])
-    tc = tc_array(lam, wlog, RATIO * wlog, mu_star=MU_STAR, formula="allen-dynes")
+def plain(row: Coverage) -> dict:
+    """Numbers for JSON: unbounded ranges end at None."""
+    values = asdict(row)
+    return {k: round(v, 4) if np.isfinite(v) else None for k, v in values.items()}
 
-    def of(keep) -> dict:
-        return scores(lam[keep], wlog[keep], tc[keep], {n: v[keep] for n, v in truth.items()}, formula[keep])
 
-    weak = truth["lambda"] <= 1.2
-    sets = np.array([r[9] for r in rest])
+def cautions(log: np.ndarray, data: Data, keep: np.ndarray) -> dict:
+    """Where lambda tends to be too low: elements, and predictions beyond which soft modes are likely."""
+    predicted = np.exp(log.mean(0)[keep, 0])
+    off = data.truth["lambda"][keep] - predicted
+    elements = {}
+    for number in range(1, 101):
+        has = (data.z[keep] == number).any(1)
+        if has.sum() >= LEAST:
+            mean, error = off[has].mean(), off[has].std() / np.sqrt(has.sum())
+            if mean > LOW_BY and mean > 2.5 * error:
+                elements[str(number)] = round(float(mean), 3)
+    strong = predicted >= 0.9
     return {
-        "shipped ensemble": of(alex),
-        "shipped ensemble, lambda up to 1.2": of(alex & weak),
-        "shipped ensemble, lambda above 1.2": of(alex & ~weak),
-        "shipped ensemble, DS-A (bulk)": of(alex & (sets == "DS-A")),
-        "shipped ensemble, DS-B (selected for high Tc)": of(alex & (sets == "DS-B")),
-        "shipped ensemble, JARVIS stable rows (lambda, omega_log)": of(~alex),
-        **{k: v for k, v in metrics["table"].items() if not k.startswith("shipped")},
+        "elements": elements,
+        "lambda_from": 0.9,
+        "share_above_1.2_beyond": round(float((data.truth["lambda"][keep][strong] > 1.2).mean()), 3),
+        "mean_too_low_beyond": round(float(off[strong].mean()), 3),
     }
+
+
+def table(log: np.ndarray, data: Data) -> dict:
+    """Out-of-fold errors of the mixture and of the baselines, in rows of their own where the data differ."""
+    mean, alex = log.mean(0), data.source == 0
+    weak = data.truth["lambda"] <= 1.2
+    rows = {
+        "shipped ensemble": alex,
+        "shipped ensemble, lambda up to 1.2": alex & weak,
+        "shipped ensemble, lambda above 1.2": alex & ~weak,
+        "shipped ensemble, DS-A (bulk)": alex & (data.group == "DS-A"),
+        "shipped ensemble, DS-B (selected for high Tc)": alex & (data.group == "DS-B"),
+        "shipped ensemble, JARVIS stable rows (lambda, omega_log)": ~alex,
+    }
+    out = {name: scores(mean, data, keep) for name, keep in rows.items()}
+    for name, other in baselines(data).items():
+        out[name] = scores(other, data, alex)
+        out[f"{name}, lambda up to 1.2"] = scores(other, data, alex & weak)
+    return out
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--features", type=Path, nargs="+", required=True)
+    parser.add_argument("--potentials", nargs="+", default=["7net-0", "7net-l3i5"])
+    parser.add_argument("--layers", nargs="+", default=["1,2,4", "1,2,3,4"])
+    parser.add_argument("--heads", nargs="+", required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    return parser.parse_args()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--features", type=Path, nargs="+", required=True)
-    parser.add_argument("--heads", type=Path, nargs="+", required=True)
-    parser.add_argument("--potentials", nargs="+", default=["7net-0", "7net-l3i5"])
-    parser.add_argument("--layers", nargs="+", default=["1,2,4", "1,2,3,4"])
-    parser.add_argument("--weights", type=float, nargs="+", default=[0.3, 0.7])
-    parser.add_argument("--out", type=Path, required=True)
-    args = parser.parse_args()
-    torch.set_num_threads(1)
+    args = arguments()
+    data = load(args.features)
     tensors: dict[str, torch.Tensor] = {}
-    parts, log, rest_of = [], 0.0, []
-    for k, (features, heads) in enumerate(zip(args.features, args.heads, strict=True)):
-        settings, one = part(features, heads, tensors, k, rest_of)
-        layers = [f"{n}_equivariant_gate" for n in args.layers[k].split(",")]
-        parts.append(
-            {**settings, "potential": args.potentials[k], "layers": layers, "weight": args.weights[k]}
-        )
-        log = log + args.weights[k] * one
-    z, rest = rest_of
-    fold = folds(rest)
-    alex = np.array([r[1] for r in rest]) == 0
-    chosen = [r for r, a in zip(rest, alex, strict=True) if a]
-    calibration, interval = calibrate(log[:, alex], chosen, fold[alex])
-    metrics = json.loads((args.heads[0] / "metrics.json").read_text())
-    alone = {p["potential"]: p.pop("alone") for p in parts}
-    counts: dict[str, int] = {}
-    for row in z:
-        for number in np.unique(row[row > 0]):
-            counts[str(int(number))] = counts.get(str(int(number)), 0) + 1
+    parts, log = [], np.zeros(())
+    for number, text in enumerate(args.heads):
+        folder, places, weight = text.split(":")
+        settings, one = part(Path(folder), number, tensors)
+        potentials = [
+            {
+                "potential": args.potentials[int(k)],
+                "layers": [f"{n}_equivariant_gate" for n in args.layers[int(k)].split(",")],
+            }
+            for k in places.split(",")
+        ]
+        parts.append({**settings, "potentials": potentials, "weight": float(weight)})
+        log = log + float(weight) * one
+    alex = data.source == 0
+    calibration, coverage, spread = calibrate(log, data, alex)
+    rule = fold_of(data.formula)
+    folds = fold_table(rule, parts[0]["data_hash"], members_per_fold=SEEDS)
+    tensors.update(folds.tensors())
+    numbers, counts = np.unique(
+        np.concatenate([np.unique(row[row > 0]) for row in data.z]), return_counts=True
+    )
+    check = calibrated(log[:, alex], calibration, MU_STAR, FORMULA)
+    std_error = np.abs(check.lam - data.truth["lambda"][alex]) / check.lam_std
     card = {
         "data": "Alexandria electron-phonon rows and dynamically stable JARVIS-SC rows (label source is an input)",
-        "n": len(rest),
-        "command": "training/epc/features.py, training/epc/train.py, training/epc/pack.py; see training/epc/README.md",
+        "n": len(data.ids),
+        "command": "training/epc/features.py, train.py, pack.py; see training/epc/README.md",
         "cross_validation": {
-            "split": metrics["split"],
+            "split": f"{FOLDS} folds, whole reduced formulas, numpy seed 0",
             "data_hash": [p.pop("data_hash") for p in parts],
             "seeds": SEEDS,
             "epochs": [p.pop("epochs") for p in parts],
             "mu_star": MU_STAR,
-            "formula": "allen-dynes",
-            "omega_2/omega_log": RATIO,
-            "table": table(log, rest, alex, metrics),
-            "heads_on_one_potential_alone": alone,
+            "formula": FORMULA,
+            "table": table(log, data),
+            "parts_alone": {
+                " + ".join(q["potential"] for q in p["potentials"]): p.pop("alexandria") for p in parts
+            },
         },
-        "interval": interval,
+        "interval": {
+            "method": "conformal on ln(Tc + 0.3 K) by ranges of the predicted Tc, out-of-fold residuals scaled by"
+            " the ensemble's deviation",
+            "nominal": COVERAGE,
+            "coverage_cross_fold": coverage,
+            "share_of_lambda_errors_within_lambda_std": round(float((std_error <= 1.0).mean()), 3),
+        },
         "note": "The shipped ensemble holds the heads of all folds; the errors above are of the 3 heads of one fold"
-        " on each of the two potentials. The weights of the two (0.3, 0.7) were chosen on the same folds.",
+        " of each part. The weights of the parts were chosen on the same folds.",
         "environment": {"torch": torch.__version__, "python": platform.python_version()},
     }
-    volumes = np.exp([r[2] for r in rest])
     model = {
         "parts": parts,
         "members": FOLDS * SEEDS,
-        "calibration": calibration,
-        "omega_2_ratio": RATIO,
-        "element_counts": counts,
-        "volume_per_atom_range": [float(q) for q in np.quantile(volumes, [0.001, 0.999])],
+        "calibration": {k: v.to_dict() for k, v in calibration.items()},
+        "caution": cautions(log, data, alex),
+        "spread_limit": float(np.quantile(spread, 1.0 - BEYOND)),
+        "element_counts": {str(int(z)): int(n) for z, n in zip(numbers, counts, strict=True)},
+        "volume_per_atom_range": [float(q) for q in np.exp(np.quantile(data.log_volume, [0.001, 0.999]))],
+        KEY: folds.settings(),
     }
     Checkpoint("epc", model, card, tensors).save(args.out)
     args.out.with_suffix(".card.json").write_text(json.dumps(card, indent=1) + "\n")
-    print(json.dumps({"table": card["cross_validation"]["table"], "interval": interval}, indent=1))
+    print(
+        json.dumps({**card["cross_validation"], "interval": card["interval"], **model["caution"]}, indent=1)
+    )
 
 
 if __name__ == "__main__":
