@@ -114,7 +114,7 @@ def main() -> None:
     digest = hashlib.sha256(repr([r["id"] for r in rows]).encode() + y.tobytes()).hexdigest()[:16]
     about |= {
         "mae_eV_atom": round(float(error.mean()), 4),
-        "ci95": epc_rows.epc.interval(error, formula[test][known]),
+        "ci95": epc_rows.interval(error, formula[test][known]),
         "n": int(known.sum()),
         "refused": int((~known).sum()),
         "split": "fold 0 of 5, whole formulas, numpy seed 0",

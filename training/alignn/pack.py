@@ -72,7 +72,7 @@ def constant(rows, alex) -> dict[str, np.ndarray]:
 def score(values: dict, rows, keep) -> dict:
     """Errors with intervals; rows without a prediction (no graph) are counted and left out."""
     known = keep & np.isfinite(values["lambda"])
-    found = epc_rows.epc.scores(
+    found = epc_rows.scores(
         *(values[k][known] for k in ("lambda", "omega_log_K", "tc_K")),
         {k: v[known] for k, v in rows.truth.items()},
         rows.formula[known],
@@ -87,7 +87,7 @@ def gain(a: dict, b: dict, rows, keep) -> dict:
     found = {}
     for name, truth in rows.truth.items():
         off = np.abs(b[name] - truth)[known] - np.abs(a[name] - truth)[known]
-        interval = epc_rows.epc.interval(off, rows.formula[known])
+        interval = epc_rows.interval(off, rows.formula[known])
         found[name] = {"gain": round(float(off.mean()), 4), "ci95": interval}
     return found
 
