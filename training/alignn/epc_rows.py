@@ -19,8 +19,11 @@ from onnes.graph.settings import GraphSettings
 
 # The rule of the labels and the scoring are those of the standard predictor, not a copy of them.
 sys.path.insert(0, str(Path(__file__).parents[1] / "epc"))
-from data import FOLDS, MU_STAR, SHARED, labels  # noqa: E402
-from scoring import interval  # noqa: E402
+import data  # isort: skip
+import scoring  # isort: skip
+
+FOLDS, MU_STAR, SHARED = data.FOLDS, data.MU_STAR, data.SHARED
+interval, labels = scoring.interval, data.labels
 
 MOST = 20
 #: Median omega_2/omega_log of the Alexandria rows whose Tc determines it (`onnes.theory.infer`).
