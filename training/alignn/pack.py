@@ -101,18 +101,21 @@ def calibrate(values: dict, rows, keep) -> tuple[dict, dict]:
         edges = enough(predicted, group, edges)
         settings = {"level": level, "space": space, "edges": edges}
         found[name] = fit(truth, predicted, group, **settings).to_dict()
-        ranges = (1.0, 5.0, 10.0) if name == "tc_K" else ()
+        ranges = (0.0, 1.0, 5.0, 10.0, 1e3) if name == "tc_K" else ()
         rest = coverage_report(truth, predicted, group, ranges=ranges, **settings)
         report[name] = {"nominal": level, "coverage_cross_fold": [_words(c) for c in rest]}
         if name == "tc_K":
-            rest = coverage_report(truth, predicted, group, ranges=(5.0,), by_truth=True, **settings)
+            rest = coverage_report(truth, predicted, group, ranges=(5.0, 1e3), by_truth=True, **settings)
             report[name]["coverage_by_true_tc"] = [_words(c) for c in rest]
     return found, report
 
 
 def _words(c) -> dict:
     """A coverage as JSON values; None for an open end."""
-    return {k: (round(float(v), 4) if np.isfinite(v) else None) for k, v in vars(c).items()}
+    return {
+        k: v if isinstance(v, int) else round(float(v), 4) if np.isfinite(v) else None
+        for k, v in vars(c).items()
+    }
 
 
 def tables(runs: Path, rows) -> tuple[dict, dict, dict, dict]:
