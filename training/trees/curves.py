@@ -1,7 +1,7 @@
 """Learning curves of the classical baselines on Alexandria: python training/trees/curves.py --work DIR --out FILE.png.
 
 Folds of whole formulas, repeated; smaller training sets lie inside larger ones. Every finished curve is kept in DIR,
-so a rerun resumes; with all of them there it only draws.
+so a rerun resumes; with all of them there, or with --draw, it only draws what is there.
 """
 
 from __future__ import annotations
@@ -56,7 +56,10 @@ def draw(folder: Path, out: Path) -> None:
     FigureCanvasAgg(figure)
     for axes, (target, label) in zip(figure.subplots(1, 2), TARGETS.items(), strict=True):
         for name, (style, color) in MODELS.items():
-            found = json.loads((folder / f"{name}-{target}.json").read_text())
+            path = folder / f"{name}-{target}.json"
+            if not path.exists():
+                continue
+            found = json.loads(path.read_text())
             x = [p["n_train"] for p in found["points"]]
             y, low, high = (
                 np.array([p["score"][k] for p in found["points"]]) for k in ("value", "low", "high")
@@ -94,9 +97,11 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--draw", action="store_true")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
-    compute(args.work)
+    if not args.draw:
+        compute(args.work)
     draw(args.work, args.out)
 
 

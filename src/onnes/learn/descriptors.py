@@ -117,8 +117,12 @@ def invariant(record: Record) -> FloatArray:
 
 
 def invariant_of(crystal: Structure) -> FloatArray:
-    """`invariant` of a pymatgen structure, shape (211,)."""
-    return np.concatenate([cell_of(crystal)[:-1], amd(crystal), _bonds_of(crystal)])
+    """`invariant` of a pymatgen structure, shape (211,), rounded to six decimals.
+
+    In ideal crystals many numbers are equal but for rounding, which differs from cell to cell; trees would
+    split on that.
+    """
+    return np.round(np.concatenate([cell_of(crystal)[:-1], amd(crystal), _bonds_of(crystal)]), 6)
 
 
 def _bonds_of(crystal: Structure) -> FloatArray:
