@@ -19,7 +19,7 @@ from onnes.errors import CrystalError, ModelError
 from onnes.graph.batch import collate
 from onnes.graph.crystal_graph import BondGraph, build
 from onnes.learn.calibrate import Conformal
-from onnes.learn.ensemble import EpcPrediction
+from onnes.learn.epc import EpcPrediction
 from onnes.learn.store import Checkpoint, pretrained
 from onnes.nets.epc_net import EpcNet, EpcNetSettings
 from onnes.nets.tabulated import TabulatedEpcNet
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 FloatArray = NDArray[np.float64]
 
 #: Bonds and angles in a batch: the memory of a forward pass follows them, not the number of crystals.
-MAX_ROWS = 8_000
+MAX_ROWS = 16_000
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,11 @@ from onnes.errors import SettingsError
 from onnes.graph.batch import BondBatch
 from onnes.nets.alignn import EdgeGatedConv, _Edges
 from onnes.nets.epc_net import EpcNet
-from onnes.nets.graph_parts import total
 
 #: Points of the table between cosines -1 and 1, and of that between 0 and the cut-off.
 POINTS, BOND_POINTS = 2049, 4097
+#: Angles handled at a time: their rows stay in the cache of the processor.
+ANGLES = 2048
 
 
 class TabulatedEpcNet:
@@ -80,12 +81,16 @@ class TabulatedEpcNet:
         rows = torch.stack([low, low + 1, batch.line_src + POINTS, batch.line_dst + (POINTS + len(y))], dim=1)
         one = torch.ones_like(part)
         weights = torch.stack([1.0 - part, part, one, one], dim=1)
-        m = F.embedding_bag(rows, table, mode="sum", per_sample_weights=weights)
-        gate = m.sigmoid_().mul_(batch.line_weight.unsqueeze(1))
-        below = total(gate, batch.line_dst, len(y)) + layer.smoothing
-        message = gate.mul_(layer.message(y).index_select(0, batch.line_src))
-        mean = total(message, batch.line_dst, len(y)) / below
-        return F.silu(layer.norm_node(layer.own(y) + mean)).add_(y)
+        message = layer.message(y)
+        above, below = torch.zeros_like(y), torch.full_like(y, layer.smoothing)
+        for first in range(0, len(rows), ANGLES):
+            here = slice(first, first + ANGLES)
+            m = F.embedding_bag(rows[here], table, mode="sum", per_sample_weights=weights[here])
+            gate = m.sigmoid_().mul_(batch.line_weight[here].unsqueeze(1))
+            below.index_add_(0, batch.line_dst[here], gate)
+            gate.mul_(message.index_select(0, batch.line_src[here]))
+            above.index_add_(0, batch.line_dst[here], gate)
+        return F.silu(layer.norm_node(layer.own(y) + above.div_(below))).add_(y)
 
 
 def _place(x: Tensor, points: int) -> tuple[Tensor, Tensor]:
