@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.metrics import average_precision_score
 
-from data import FOLDS, FORMULA, MU_STAR, Data
-from onnes.learn.ensemble import omega_2, tc_of
+from data import FOLDS, FORMULA, MU_STAR, Data, labels
+from onnes.learn.baselines import baseline, fit_predict
+from onnes.learn.descriptors import cell_of
+from onnes.learn.epc import omega_2, tc_of
 
 
 def interval(errors: np.ndarray, groups: np.ndarray, seed: int = 0) -> list[float]:
@@ -39,16 +40,20 @@ def scores(log: np.ndarray, data: Data, keep: np.ndarray) -> dict:
     for name, predicted in found.items():
         error = np.abs(predicted - data.truth[name][keep])
         out[name] = {"mae": round(float(error.mean()), 4), "ci95": interval(error, formula)}
-    ratio = data.truth["omega_2_ratio"][keep]
-    known = np.isfinite(ratio)
-    if known.any():
-        w2 = (data.truth["omega_log_K"][keep] * ratio)[known]
-        error = np.abs(omega_2(log)[known] - w2)
-        out["omega_2_K"] = {
-            "mae": round(float(error.mean()), 4),
-            "ci95": interval(error, formula[known]),
-            "n": int(known.sum()),
-        }
+    w2 = data.truth["omega_log_K"][keep] * data.truth["omega_2_ratio"][keep]
+    dos = np.exp(data.y[keep, 2])
+    for name, predicted, actual in (
+        ("omega_2_K", omega_2(log), w2),
+        ("dos_ef_states_eV_atom", np.exp(log[:, 2]), dos),
+    ):
+        known = np.isfinite(actual)
+        if known.any():
+            error = np.abs(predicted - actual)[known]
+            out[name] = {
+                "mae": round(float(error.mean()), 4),
+                "ci95": interval(error, formula[known]),
+                "n": int(known.sum()),
+            }
     hit = data.truth["tc_K"][keep] > 5.0
     out["average_precision_tc_5K"] = round(float(average_precision_score(hit, tc)), 4)
     out["average_precision_ci95"] = precision_interval(hit, tc, formula)
@@ -58,19 +63,20 @@ def scores(log: np.ndarray, data: Data, keep: np.ndarray) -> dict:
 
 
 def baselines(data: Data) -> dict[str, np.ndarray]:
-    """Out-of-fold log outputs (n, 4) of the constant and of extra-trees on composition and cell."""
-    count = (data.z > 0).sum(1)
-    composition = np.zeros((len(count), 101))
-    for i, row in enumerate(data.z):
-        np.add.at(composition[i], row[row > 0], 1.0 / count[i])
-    cells = np.column_stack([composition, data.log_volume, count])
+    """Out-of-fold log outputs (n, 4) of the constant and of the package's extra-trees on composition and cell."""
+    from pymatgen.core import Structure
+
+    known = labels()
+    rows = [known[i][1] for i in data.ids]
+    cells = np.stack([cell_of(Structure(r["lattice"], r["species"], r["frac"])) for r in rows])
     fold, alex = data.fold, data.source == 0
     out = {n: np.zeros_like(data.y) for n in ("constant median", "extra-trees on composition and cell")}
+    trees = out["extra-trees on composition and cell"]
     for k in range(FOLDS):
-        train, test = np.flatnonzero((fold != k) & alex), fold == k
+        train, test = np.flatnonzero((fold != k) & alex), np.flatnonzero(fold == k)
         out["constant median"][test] = np.nanmedian(data.y[train], 0)
-        model = ExtraTreesRegressor(300, random_state=k, max_features=0.4)
-        trees = out["extra-trees on composition and cell"]
-        trees[test, :2] = model.fit(cells[train], data.y[train, :2]).predict(cells[test])
-        trees[test, 2:] = np.nanmedian(data.y[train, 2:], 0)
+        for column in range(data.y.shape[1]):
+            y = data.y[:, column]
+            usable = train[np.isfinite(y[train])]
+            trees[test, column] = fit_predict(baseline("trees"), cells, y, usable, test, seed=k)
     return out

@@ -80,6 +80,12 @@ class HullPart(_Part):
 class PredictPart(_Part):
     """Superconductivity."""
 
+    model: Literal["standard", "fast", "trees"] = Field(
+        default="standard", description="predictor: accuracy falls and speed rises in this order"
+    )
+    min_p_superconductor: Real = Field(
+        default=0.2, ge=0, le=1, description="probability that it is no insulator or magnet must not be below"
+    )
     min_tc_K: Real = Field(default=5.0, ge=0, description="predicted Tc must lie above")
     max_gap_eV: Real = Field(default=0.05, ge=0, description="predicted band gap must not exceed this")
     mu_star: Real = Field(default=0.10, ge=0, lt=1, description="Coulomb pseudopotential")

@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from onnes.campaign.funnel import Item, Outcome, Stage
@@ -29,9 +28,28 @@ REVISION = {
     "distinct": 1,
     "novel": 1,
     "hull": 1,
-    "predict": 2,
+    "predict": 3,
     "rank": 1,
 }
+#: Predicted numbers that the ledger keeps.
+NUMBERS = (
+    "lambda",
+    "lambda_std",
+    "omega_log_K",
+    "omega_log_K_std",
+    "omega_2_K",
+    "tc_K",
+    "tc_low_K",
+    "tc_high_K",
+    "gap_eV",
+    "p_superconductor",
+    "p_nonmetal",
+    "p_dynamically_stable",
+    "bulk_GPa",
+    "shear_GPa",
+    "debye_K",
+    "dos_ef_states_eV_atom",
+)
 #: Distance tolerance of the symmetry search after relaxation, in angstrom: above the noise that forces of
 #: 0.05 eV/A leave, far below any distortion worth keeping.
 SYMPREC_A = 0.05
@@ -46,8 +64,7 @@ def build(settings: Settings) -> list[Stage]:
     ----------
     settings : Settings
     """
-    from onnes.learn.ensemble import EpcEnsemble
-    from onnes.learn.properties import PropertyEnsemble
+    from onnes.learn.predictors import model_hash
     from onnes.stability.hull import HullReferences
     from onnes.stability.novelty import KnownCrystals
     from onnes.stability.potentials import potential_hash
@@ -57,8 +74,6 @@ def build(settings: Settings) -> list[Stage]:
     relaxing = RelaxSettings(s.relax.potential, float(s.relax.fmax_eV_A), s.relax.max_steps)
     weights = potential_hash(s.relax.potential)
     known, table = KnownCrystals.load().digest, HullReferences.load().digest
-    # The features come from potentials inside the sevenn package: its version stands for their weights.
-    heads = "+".join((EpcEnsemble().checkpoint.hash, PropertyEnsemble().checkpoint.hash, version("sevenn")))
     return [
         _stage("check", check, s.check.model_dump(), batch_size=64),
         _stage("unique", unique, whole=True),
@@ -67,7 +82,14 @@ def build(settings: Settings) -> list[Stage]:
         _stage("distinct", unique, whole=True),
         _stage("novel", novel, s.novel.model_dump(), known, batch_size=64),
         _stage("hull", hull, s.hull.model_dump(), table),
-        _stage("predict", predict, s.predict.model_dump(), heads, batch_size=8, parallel=True),
+        _stage(
+            "predict",
+            predict,
+            s.predict.model_dump(),
+            model_hash(s.predict.model),
+            batch_size=8,
+            parallel=True,
+        ),
         _stage("rank", rank, {"max_e_hull": s.hull.max_e_hull_eV_atom}, whole=True),
     ]
 
@@ -221,42 +243,40 @@ def predict(items: list[Item], settings: dict[str, Any]) -> list[Outcome]:
     from onnes.prediction import predict as run
 
     crystals = [Crystal(i.id, structure_of(i), "ledger") for i in items]
-    table = run(crystals, mu_star=float(settings["mu_star"]), formula=settings["formula"])
+    table = run(
+        crystals,
+        mu_star=float(settings["mu_star"]),
+        formula=settings["formula"],
+        model=settings["model"],
+    )
     outcomes = []
     for item, row in zip(items, table.to_dict("records"), strict=True):
         if row["status"] != "ok":
             outcomes.append(Outcome(item.id, False, str(row["reason"])))
             continue
-        numbers = {
-            k: float(row[k])
-            for k in (
-                "lambda",
-                "lambda_std",
-                "omega_log_K",
-                "omega_log_K_std",
-                "omega_2_K",
-                "tc_K",
-                "tc_low_K",
-                "tc_high_K",
-                "gap_eV",
-                "p_nonmetal",
-                "p_dynamically_stable",
-                "bulk_GPa",
-                "shear_GPa",
-                "debye_K",
-                "dos_ef_states_eV_atom",
-            )
+        numbers = {k: float(row[k]) for k in NUMBERS if row[k] == row[k]}  # NaN: not given by this model
+        reason = _predict_reason(numbers, row, settings)
+        extra = {
+            "in_domain": bool(row["in_domain"]),
+            "domain_note": str(row["reason"] or ""),
+            "warning": str(row["warning"] or ""),
         }
-        reason = ""
-        if settings["in_domain_only"] and not row["in_domain"]:
-            reason = f"out-of-domain: {row['reason']}"
-        elif numbers["gap_eV"] > settings["max_gap_eV"]:
-            reason = f"gap-above-limit: {numbers['gap_eV']:.2f} eV"
-        elif not numbers["tc_K"] > settings["min_tc_K"]:
-            reason = f"tc-below-limit: {numbers['tc_K']:.1f} K"
-        extra = {"in_domain": bool(row["in_domain"]), "domain_note": str(row["reason"] or "")}
         outcomes.append(Outcome(item.id, not reason, reason, {**numbers, **extra}))
     return outcomes
+
+
+def _predict_reason(numbers: dict[str, float], row: dict[str, Any], settings: dict[str, Any]) -> str:
+    """Why a crystal is not worth going on with; empty if it is."""
+    if settings["in_domain_only"] and not row["in_domain"]:
+        return f"out-of-domain: {row['reason']}"
+    if numbers.get("gap_eV", 0.0) > settings["max_gap_eV"]:
+        return f"gap-above-limit: {numbers['gap_eV']:.2f} eV"
+    likely = numbers.get("p_superconductor", 1.0)
+    if likely < settings["min_p_superconductor"]:
+        return f"classifier: probability {likely:.2f} of a superconductor rather than an insulator or magnet"
+    if not numbers["tc_K"] > settings["min_tc_K"]:
+        return f"tc-below-limit: {numbers['tc_K']:.1f} K"
+    return ""
 
 
 def rank(items: list[Item], settings: dict[str, Any]) -> list[Outcome]:

@@ -27,6 +27,11 @@ def predict(
     out: Path = typer.Option(None, "--out", help="Write the csv here instead of stdout."),
     mu_star: float = typer.Option(0.10, "--mu-star", help="Coulomb pseudopotential."),
     formula: str = typer.Option("allen-dynes", "--formula", help="Tc formula."),
+    model: str = typer.Option(
+        "auto",
+        "--model",
+        help="standard (heads on universal potentials), fast (one graph network), trees (no potential needed).",
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print records as JSON."),
 ) -> None:
     """Predict lambda, omega_log and Tc with intervals; one row per structure, refused ones included."""
@@ -34,10 +39,17 @@ def predict(
 
     from onnes.data.files import atomic_text
     from onnes.errors import InputError
+    from onnes.learn.predictors import choose
     from onnes.prediction import predict as run
     from onnes.theory.tc import formula_named
 
     formula_named(formula)
+    chosen = choose(model)
+    if model == "auto" and chosen == "trees":
+        typer.echo(
+            "onnes: no potential is installed (pip install sevenn): trees answer, with larger errors",
+            err=True,
+        )
     if not 0.0 <= mu_star < 1.0:
         raise InputError("bad-mu-star", f"mu* {mu_star} is not allowed; use a number in [0, 1)")
     failed = 0
@@ -47,7 +59,7 @@ def predict(
         nonlocal failed
         rows: list[dict[str, Any]] = []
         for number, batch in enumerate(batched(read_aloud(paths), BATCH)):
-            table = run(batch, mu_star=mu_star, formula=formula)
+            table = run(batch, mu_star=mu_star, formula=formula, model=chosen)
             failed += int((table["status"] != "ok").sum())
             if as_json:
                 rows += json.loads(table.to_json(orient="records"))

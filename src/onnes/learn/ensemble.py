@@ -1,95 +1,70 @@
-"""The shipped electron-phonon predictor: an ensemble of heads on frozen features, with calibrated intervals."""
+"""The standard electron-phonon predictor: heads on frozen features mixed with graph networks, calibrated together."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from onnes.learn.features import AtomFeatures
+from onnes.errors import ModelError
+from onnes.learn import domain
+from onnes.learn.calibrate import Conformal
+from onnes.learn.epc import TARGETS, EpcPrediction, FloatArray, calibrated
+from onnes.learn.fast import FastEpc, FastInput
+from onnes.learn.features import AtomFeatures, FrozenPotential
 from onnes.learn.store import Checkpoint, pretrained
 from onnes.nets.property_head import HeadSettings, PropertyHead
-from onnes.theory.tc import tc_array
 
-FloatArray = NDArray[np.float64]
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
 
-#: Label conventions the heads were trained on; predictions are given in the first one.
-SOURCES = ("alexandria", "jarvis")
-#: Tc enters the interval as ln(Tc + FLOOR): relative errors where superconductivity is strong, absolute near 0.
-FLOOR_K = 0.3
+#: Crystals whose heads are evaluated together.
+BATCH = 64
 
 
 @dataclass(frozen=True)
-class EpcPrediction:
-    """Predicted electron-phonon quantities, one entry a crystal.
+class Seen:
+    """A crystal as the networks see it.
 
     Attributes
     ----------
-    lam, lam_std : ndarray, shape (n,)
-        lambda and its calibrated standard deviation.
-    omega_log_K, omega_log_K_std, omega_2_K : ndarray, shape (n,)
-        Frequencies in kelvin. omega_2 is a fixed ratio times omega_log, stated in the card.
-    tc_K, tc_low_K, tc_high_K : ndarray, shape (n,)
-        Tc by the formula asked for and its conformal interval (coverage in the card).
-    dos_ef : ndarray, shape (n,)
-        N(EF), states/eV/atom.
+    features : mapping of str to AtomFeatures
+        By name of the potential.
+    numbers : int array, shape (N,)
+        Atomic numbers.
+    volume_A3 : float
+        Per atom, in cubic angstrom.
+    graph : FastInput
     """
 
-    lam: FloatArray
-    lam_std: FloatArray
-    omega_log_K: FloatArray
-    omega_log_K_std: FloatArray
-    omega_2_K: FloatArray
-    tc_K: FloatArray
-    tc_low_K: FloatArray
-    tc_high_K: FloatArray
-    dos_ef: FloatArray
-
-
-def tc_spread(
-    log_outputs: FloatArray, ratio: float, mu_star: float, formula: str
-) -> tuple[FloatArray, FloatArray]:
-    """Tc of the ensemble mean and the deviation of ln(Tc + FLOOR_K) over its members.
-
-    Parameters
-    ----------
-    log_outputs : ndarray, shape (members, n, >= 2)
-        ln lambda and ln omega_log of every member.
-    ratio : float
-        omega_2 / omega_log.
-    """
-    lam, wlog = np.exp(log_outputs[..., 0]), np.exp(log_outputs[..., 1])
-    each = tc_array(lam, wlog, ratio * wlog, mu_star=mu_star, formula=formula)
-    mean = log_outputs.mean(0)
-    a, b = np.exp(mean[:, 0]), np.exp(mean[:, 1])
-    centre = tc_array(a, b, ratio * b, mu_star=mu_star, formula=formula)
-    return centre, np.log(each + FLOOR_K).std(0)
-
-
-#: A crystal as the heads see it: features by name of the potential, atomic numbers, volume per atom.
-Seen = tuple[Mapping[str, AtomFeatures], NDArray[np.int64], float]
+    features: Mapping[str, AtomFeatures]
+    numbers: NDArray[np.int64]
+    volume_A3: float
+    graph: FastInput
 
 
 class Part:
-    """The heads on the features of one potential.
+    """Heads on the features of one or more potentials.
 
     Attributes
     ----------
-    potential : str
-    layers : tuple of str
-        Interaction layers of the potential that are read.
+    potentials : dict of str to tuple of str
+        Interaction layers that are read of each potential; the features of several stand side by side.
     weight : float
         Share in the mean; the shares of all parts add up to 1.
     """
 
     def __init__(self, checkpoint: Checkpoint, number: int) -> None:
         settings = checkpoint.settings["parts"][number]
-        self.potential: str = settings["potential"]
-        self.layers: tuple[str, ...] = tuple(settings["layers"])
+        self.potentials: dict[str, tuple[str, ...]] = {
+            p["potential"]: tuple(p["layers"]) for p in settings["potentials"]
+        }
         self.weight: float = settings["weight"]
         self.centre, self.spread = np.array(settings["center"]), np.array(settings["spread"])
         self.heads = []
@@ -104,15 +79,24 @@ class Part:
 
     def outputs(self, crystals: Sequence[Seen]) -> FloatArray:
         """As `EpcEnsemble.outputs`, of these heads alone."""
-        result = np.empty((len(self.heads), len(crystals), 3))
+        result = np.empty((len(self.heads), len(crystals), len(TARGETS)))
         with torch.no_grad():
-            for i, (features, numbers, volume) in enumerate(crystals):
-                x = torch.as_tensor(features[self.potential].x)[None]
-                z = torch.as_tensor(numbers)[None]
-                v, s = torch.tensor([np.log(volume)], dtype=torch.float32), torch.tensor([0])
+            for start in range(0, len(crystals), BATCH):
+                x, z, v = self._padded(crystals[start : start + BATCH])
+                source = torch.zeros(len(x), dtype=torch.long)
                 for m, head in enumerate(self.heads):
-                    result[m, i] = head(x, z, v, s)[0].double().numpy()
+                    result[m, start : start + BATCH] = head(x, z, v, source).double().numpy()
         return result * self.spread + self.centre
+
+    def _padded(self, crystals: Sequence[Seen]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        most = max(len(c.numbers) for c in crystals)
+        found = [np.concatenate([c.features[name].x for name in self.potentials], axis=1) for c in crystals]
+        x = np.zeros((len(crystals), most, found[0].shape[1]), dtype=np.float32)
+        z = np.zeros((len(crystals), most), dtype=np.int64)
+        for i, c in enumerate(crystals):
+            x[i, : len(c.numbers)], z[i, : len(c.numbers)] = found[i], c.numbers
+        volume = np.log([c.volume_A3 for c in crystals]).astype(np.float32)
+        return torch.as_tensor(x), torch.as_tensor(z), torch.as_tensor(volume)
 
 
 class EpcEnsemble:
@@ -126,26 +110,81 @@ class EpcEnsemble:
 
     def __init__(self, path: str | Path | None = None) -> None:
         self.checkpoint = Checkpoint.load(path or pretrained("epc.safetensors"), "epc")
-        settings = self.checkpoint.settings
+        try:
+            self._read(self.checkpoint.settings)
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise ModelError(
+                "damaged-model", f"the checkpoint does not fit this version: {error!r}"
+            ) from None
+
+    def _read(self, settings: dict[str, Any]) -> None:
         self.members: int = settings["members"]
         self.parts = [Part(self.checkpoint, k) for k in range(len(settings["parts"]))]
-        self.calibration: dict[str, float] = settings["calibration"]
-        self.ratio: float = settings["omega_2_ratio"]
+        #: Potentials that have to be evaluated, with the layers to read.
+        self.potentials = {name: layers for p in self.parts for name, layers in p.potentials.items()}
+        self.graph_weight: float = settings["graph"]["weight"]
+        self.graph_hash: str = settings["graph"]["hash"]
+        self.calibration = {k: Conformal.from_dict(v) for k, v in settings["calibration"].items()}
+        self.caution: dict[str, Any] = settings["caution"]
+        self.spread_limit: float = settings["spread_limit"]
         self.element_counts: dict[int, int] = {int(k): v for k, v in settings["element_counts"].items()}
         self.volume_range: tuple[float, float] = tuple(settings["volume_per_atom_range"])
 
-    def outputs(self, crystals: Sequence[Seen]) -> FloatArray:
-        """Ln lambda, ln omega_log, ln N(EF)/atom of every member, shape (members, n, 3).
+    @cached_property
+    def fast(self) -> FastEpc:
+        """The graph networks that are mixed in.
 
-        A member is the weighted mean of one head of each part.
+        Raises
+        ------
+        ModelError
+            ``damaged-model`` when they are not those of the calibration.
+        """
+        found = FastEpc()
+        if found.checkpoint.hash != self.graph_hash or self.members % found.members:
+            raise ModelError(
+                "damaged-model", "the graph networks are not those this ensemble was calibrated with"
+            )
+        return found
+
+    @cached_property
+    def frozen(self) -> dict[str, FrozenPotential]:
+        """The potentials whose features are read."""
+        return {name: FrozenPotential(potential=name, layers=k) for name, k in self.potentials.items()}
+
+    def look(self, structure: Structure) -> Seen:
+        """Compute what the networks read of a crystal.
+
+        Raises
+        ------
+        ModelError
+            ``unknown-element``.
+        CrystalError
+            See `onnes.learn.fast.FastEpc.prepare`.
+        """
+        from onnes.crystal.formula import numbers
+
+        graph = self.fast.prepare(structure)
+        features = {name: next(p.evaluate([structure])) for name, p in self.frozen.items()}
+        return Seen(features, numbers(structure), graph.volume_A3, graph)
+
+    def outputs(self, crystals: Sequence[Seen]) -> FloatArray:
+        """Outputs of every member in the order of `TARGETS`, shape (members, n, 4).
+
+        A member is the weighted mean of one head of each part, mixed with the graph network of the same fold;
+        omega_2/omega_log comes from the heads alone.
 
         Parameters
         ----------
-        crystals : sequence of (features by potential, atomic numbers, volume per atom in cubic angstrom)
+        crystals : sequence of Seen
         """
-        result = np.zeros((self.members, len(crystals), 3))
+        result = np.zeros((self.members, len(crystals), len(TARGETS)))
         for part in self.parts:
             result += part.weight * part.outputs(crystals)
+        graphs = self.fast.outputs([c.graph for c in crystals])
+        per_fold = self.members // len(graphs)
+        kinds = graphs.shape[-1]
+        result[..., :kinds] *= 1.0 - self.graph_weight
+        result[..., :kinds] += self.graph_weight * np.repeat(graphs, per_fold, axis=0)
         return result
 
     def predict(
@@ -156,39 +195,45 @@ class EpcEnsemble:
         formula: str = "allen-dynes",
     ) -> EpcPrediction:
         """Predict with intervals; see `outputs` for the input and `EpcPrediction` for the result."""
-        log = self.outputs(crystals)
-        mean, std = log.mean(0), log.std(0)
-        c = self.calibration
-        u = np.hypot(std[:, :2], [c["lambda_floor"], c["omega_log_floor"]])
-        lam, wlog = np.exp(mean[:, 0]), np.exp(mean[:, 1])
-        tc, tc_std = tc_spread(log, self.ratio, mu_star, formula)
-        width = c["tc_quantile"] * np.hypot(tc_std, c["tc_floor"])
-        middle = np.log(tc + FLOOR_K)
-        return EpcPrediction(
-            lam,
-            lam * c["lambda_scale"] * u[:, 0],
-            wlog,
-            wlog * c["omega_log_scale"] * u[:, 1],
-            self.ratio * wlog,
-            tc,
-            np.maximum(np.exp(middle - width) - FLOOR_K, 0.0),
-            np.exp(middle + width) - FLOOR_K,
-            np.exp(mean[:, 2]),
-        )
+        return self.calibrated(self.outputs(crystals), mu_star=mu_star, formula=formula)
+
+    def calibrated(
+        self, log_outputs: FloatArray, *, mu_star: float = 0.10, formula: str = "allen-dynes"
+    ) -> EpcPrediction:
+        """Predictions and intervals of the members' outputs, shape (members, n, 4)."""
+        return calibrated(log_outputs, self.calibration, mu_star, formula)
 
     def outside(self, numbers: NDArray[np.int64], volume: float) -> str:
-        """Why a crystal is outside the training domain; empty if it is inside.
+        """Why a crystal is outside the training domain (`onnes.learn.domain.outside`); empty if it is inside.
 
-        The criterion: every element occurs in at least 10 training crystals and the volume per atom lies
-        between the 0.1 % and 99.9 % quantiles of the training set.
+        See `doubt` for the other criterion of the domain.
+        """
+        return domain.outside(numbers, volume, self.element_counts, self.volume_range)
+
+    def doubt(self, spread: float) -> str:
+        """Why the interval of a crystal cannot be trusted: its heads disagree more than on 99 % of those it was
+        calibrated on; empty otherwise.
+
+        Parameters
+        ----------
+        spread : float
+            `EpcPrediction.tc_spread` of the crystal.
+        """
+        if spread <= self.spread_limit:
+            return ""
+        return "the networks disagree more than on 99 % of the crystals the interval was calibrated on"
+
+    def warning(self, numbers: NDArray[np.int64], lam: float) -> str:
+        """Say that lambda may be too low where the out-of-fold predictions were; empty elsewhere.
+
+        Errors sit in crystals with soft modes: those of a few elements, and those whose lambda is large.
         """
         from pymatgen.core import Element
 
-        rare = [int(z) for z in np.unique(numbers) if self.element_counts.get(int(z), 0) < 10]
-        if rare:
-            names = ", ".join(Element.from_Z(z).symbol for z in rare)
-            return f"fewer than 10 training crystals contain {names}"
-        low, high = self.volume_range
-        if not low <= volume <= high:
-            return f"volume per atom {volume:.1f} A^3 outside {low:.1f} to {high:.1f} A^3 of the training set"
-        return ""
+        known = self.caution["elements"]
+        found = [int(z) for z in np.unique(numbers) if str(int(z)) in known]
+        why = [f"crystals with {Element.from_Z(z).symbol} were {known[str(z)]:.2f} too low" for z in found]
+        if lam >= self.caution["lambda_from"]:
+            share = self.caution["share_above_1.2_beyond"]
+            why.append(f"soft modes are likely: {100 * share:.0f} % of such crystals had lambda above 1.2")
+        return f"lambda may be underestimated ({'; '.join(why)})" if why else ""

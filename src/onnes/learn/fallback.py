@@ -19,7 +19,7 @@ from onnes.errors import DataError, ModelError
 from onnes.learn import domain
 from onnes.learn.calibrate import Conformal, Space
 from onnes.learn.descriptors import cell_of, invariant_of, structure_of
-from onnes.learn.ensemble import EpcPrediction
+from onnes.learn.epc import EpcPrediction
 from onnes.learn.store import Checkpoint, pretrained
 from onnes.learn.tree_arrays import TreeArrays
 from onnes.theory.tc import tc_array

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +10,6 @@ from numpy.typing import NDArray
 from onnes.data.records import Record
 from onnes.errors import CrystalError, ModelError
 from onnes.learn.ensemble import EpcEnsemble, Seen
-from onnes.learn.features import FrozenPotential
 from onnes.learn.fold_of import UNSEEN, FormulaTable, held_out
 from onnes.learn.marks import OUT_OF_FOLD, UNSEEN_ROWS
 
@@ -21,25 +19,6 @@ FloatArray = NDArray[np.float64]
 _FIELDS = {"lambda": "lam", "omega_log_K": "omega_log_K", "omega_2_K": "omega_2_K", "tc_K": "tc_K"}
 #: Crystals whose features are held in memory at a time.
 CHUNK = 64
-
-
-class HeldOut(EpcEnsemble):
-    """An ensemble whose outputs are given: means, intervals and Tc by the rules of `EpcEnsemble.predict`.
-
-    Parameters
-    ----------
-    ensemble : EpcEnsemble
-    log : ndarray, shape (members, n, 3)
-        As `EpcEnsemble.outputs`, of the members that shall count.
-    """
-
-    def __init__(self, ensemble: EpcEnsemble, log: FloatArray) -> None:
-        self.__dict__.update(ensemble.__dict__)
-        self.log = log
-
-    def outputs(self, crystals: Sequence[Seen]) -> FloatArray:
-        """The given outputs."""
-        return self.log
 
 
 def out_of_fold(
@@ -82,13 +61,10 @@ def out_of_fold(
         return None
     fold = table.parts_of(r.formula for r in records)
     value, low, high = np.full((3, len(records)), np.nan)
-    potentials = {
-        p.potential: FrozenPotential(potential=p.potential, layers=p.layers) for p in ensemble.parts
-    }
     for start in range(0, len(records), CHUNK):
         place, crystals = [], []
         for i in range(start, min(start + CHUNK, len(records))):
-            crystal = _seen(records[i], potentials)
+            crystal = _seen(records[i], ensemble)
             if crystal is not None:
                 place.append(i)
                 crystals.append(crystal)
@@ -101,7 +77,7 @@ def out_of_fold(
             part, known = log[:, chosen], fold[rows[chosen]]
             if (known != UNSEEN).all():
                 part = held_out(part, known, table.members_per_fold)
-            found = HeldOut(ensemble, part).predict([], mu_star=mu_star, formula=formula)
+            found = ensemble.calibrated(part, mu_star=mu_star, formula=formula)
             value[rows[chosen]] = getattr(found, _FIELDS[column])
             if column == "tc_K":
                 low[rows[chosen]], high[rows[chosen]] = found.tc_low_K, found.tc_high_K
@@ -109,17 +85,14 @@ def out_of_fold(
     return value, low, high, marks, _notes(fold, table, ensemble)
 
 
-def _seen(record: Record, potentials: dict[str, FrozenPotential]) -> Seen | None:
-    """A crystal as the heads see it; None for one that `onnes.predict` refuses."""
+def _seen(record: Record, ensemble: EpcEnsemble) -> Seen | None:
+    """A crystal as the networks see it; None for one that `onnes.predict` refuses."""
     from onnes.crystal.read import as_crystal
 
     try:
-        structure = as_crystal(record.structure(), id=record.id).structure
-        features: dict[str, Any] = {name: next(p.evaluate([structure])) for name, p in potentials.items()}
+        return ensemble.look(as_crystal(record.structure(), id=record.id).structure)
     except (CrystalError, ModelError):
         return None
-    numbers = np.array([site.specie.Z for site in structure])
-    return features, numbers, structure.volume / len(numbers)
 
 
 def _notes(fold: NDArray[np.intp], table: FormulaTable, ensemble: EpcEnsemble) -> list[str]:

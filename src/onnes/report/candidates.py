@@ -201,7 +201,8 @@ def _card(position: int, story: Story, record: dict[str, Any], model: dict[str, 
 
 def _card_facts(story: Story, record: dict[str, Any]) -> list[tuple[str, str]]:
     """Label and value, both HTML, of what the table has no room for."""
-    note = story.numbers.get("domain_note")
+    note, warning = story.numbers.get("domain_note"), story.numbers.get("warning")
+    likely = finite(story.numbers.get("p_superconductor"))
     low, high = record["tc_low_K"], record["tc_high_K"]
     between = f' <span class="pm">({interval(low, high)})</span>' if finite(low) is not None else ""
     pairs = [
@@ -211,7 +212,9 @@ def _card_facts(story: Story, record: dict[str, Any]) -> list[tuple[str, str]]:
         ("Density", show(record["density_g_cm3"], 2, "g/cm³") if finite(record["density_g_cm3"]) else ""),
         ("Hull phases", subscript_html(str(record["decomposition"] or ""))),
         ("Novelty", escape(novelty_words(record))),
+        ("Superconductor, not insulator or magnet", "" if likely is None else f"{100 * likely:.0f} %"),
         ("Domain", escape(str(note or ""))),
+        ("Caution", escape(str(warning or ""))),
         ("Id", escape(story.id)),
         ("Source", escape(story.source)),
     ]

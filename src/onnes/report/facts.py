@@ -31,8 +31,10 @@ LIMITS: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("hull", "unknown", "unknown hull: {}"),
     ),
     "predict": (
+        ("predict", "model", "model: {}"),
         ("predict", "min_tc_K", "Tc > {} K"),
         ("predict", "max_gap_eV", "gap ≤ {} eV"),
+        ("predict", "min_p_superconductor", "classifier: p ≥ {}"),
         ("predict", "mu_star", "μ* = {}"),
         ("predict", "formula", "formula: {}"),
         ("predict", "in_domain_only", "in domain only: {}"),
