@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 import pickle
 import sys
@@ -17,13 +18,13 @@ from onnes.errors import CrystalError
 from onnes.graph.batch import build
 from onnes.graph.settings import GraphSettings
 
-# The rule of the labels and the scoring are those of the standard predictor, not a copy of them.
-sys.path.insert(0, str(Path(__file__).parents[1] / "epc"))
-import data  # isort: skip
-import scoring  # isort: skip
+# Labels and folds follow the rule of the standard predictor, not a copy of it. Loaded by path: both folders have a
+# train.py, and only one of them may be on the path of imports.
+_spec = importlib.util.spec_from_file_location("epc_data", Path(__file__).parents[1] / "epc" / "data.py")
+epc_data = sys.modules["epc_data"] = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(epc_data)
 
-FOLDS, MU_STAR, SHARED = data.FOLDS, data.MU_STAR, data.SHARED
-interval, labels = scoring.interval, data.labels
+FOLDS, MU_STAR, SHARED, labels = epc_data.FOLDS, epc_data.MU_STAR, epc_data.SHARED, epc_data.labels
 
 MOST = 20
 #: Median omega_2/omega_log of the Alexandria rows whose Tc determines it (`onnes.theory.infer`).
@@ -57,6 +58,25 @@ def folds(formula: np.ndarray) -> np.ndarray:
     return np.array([fold_of[f] for f in formula])
 
 
+def interval(errors: np.ndarray, groups: np.ndarray, seed: int = 0) -> list[float]:
+    """95 % interval of the mean by resampling whole formulas."""
+    names, where = np.unique(groups, return_inverse=True)
+    sums, counts = np.bincount(where, errors), np.bincount(where)
+    pick = np.random.default_rng(seed).integers(len(names), size=(1000, len(names)))
+    means = sums[pick].sum(1) / counts[pick].sum(1)
+    return [round(float(q), 4) for q in np.percentile(means, [2.5, 97.5])]
+
+
+def precision_interval(hit: np.ndarray, score: np.ndarray, groups: np.ndarray) -> list[float]:
+    """95 % interval of the average precision by resampling whole formulas."""
+    names, where = np.unique(groups, return_inverse=True)
+    rng, found = np.random.default_rng(0), []
+    for _ in range(200):
+        times = np.bincount(rng.integers(len(names), size=len(names)), minlength=len(names))[where]
+        found.append(average_precision_score(hit, score, sample_weight=times))
+    return [round(float(q), 4) for q in np.percentile(found, [2.5, 97.5])]
+
+
 def scores(lam, wlog, tc, truth: dict, groups) -> dict:
     """Errors with intervals, and the average precision for Tc above 5 K."""
     out: dict = {}
@@ -64,6 +84,7 @@ def scores(lam, wlog, tc, truth: dict, groups) -> dict:
         error = np.abs(predicted - truth[name])
         out[name] = {"mae": round(float(error.mean()), 4), "ci95": interval(error, groups)}
     out["average_precision_tc_5K"] = round(float(average_precision_score(truth["tc_K"] > 5, tc)), 4)
+    out["average_precision_ci95"] = precision_interval(truth["tc_K"] > 5, tc, groups)
     out["n"] = len(lam)
     return out
 

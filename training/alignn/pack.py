@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from onnes.learn.calibrate import Space, coverage_report, enough, fit
-from onnes.learn.ensemble import FLOOR_K
+from onnes.learn.epc import FLOOR_K
 from onnes.learn.store import Checkpoint
 from onnes.theory.tc import tc_array
 
@@ -38,7 +38,7 @@ WORDS = {
 
 def out_of_fold(runs: Path, name: str, rows) -> tuple[np.ndarray, list[int], dict]:
     """Outputs of every row from the run that had not seen its formula; NaN for folds that were not run."""
-    out, folds, about = np.full((len(rows.ids), 3), np.nan), [], {}
+    out, folds, about, spent = np.full((len(rows.ids), 3), np.nan), [], {}, 0.0
     for k in range(FOLDS):
         path = runs / f"{name}-{k}.npz"
         if not path.exists():
@@ -51,12 +51,15 @@ def out_of_fold(runs: Path, name: str, rows) -> tuple[np.ndarray, list[int], dic
                 raise SystemExit(f"{path} is not of fold {k}")
             out[found["test"]] = found["out"]
         folds.append(k)
-    return out, folds, about
+        spent += about.get("cpu_s", 0.0)
+    return out, folds, about | {"cpu_s": round(spent)}
 
 
 def derived(log: np.ndarray) -> dict[str, np.ndarray]:
     lam, wlog = np.exp(log[:, 0]), np.exp(log[:, 1])
-    tc = tc_array(lam, wlog, RATIO * wlog, mu_star=MU_STAR, formula="allen-dynes")
+    tc, known = np.full(len(log), np.nan), np.isfinite(lam)
+    a, b = lam[known], wlog[known]
+    tc[known] = tc_array(a, b, RATIO * b, mu_star=MU_STAR, formula="allen-dynes")
     return {"lambda": lam, "omega_log_K": wlog, "tc_K": tc}
 
 
