@@ -24,6 +24,7 @@ from onnes.learn.plan import folds_plan
 SHARED = Path(os.environ.get("ONNES_SHARED", Path(__file__).resolve().parents[3] / "shared"))
 FOLDS, REPEATS, SEED = 3, 2, 0
 MODELS = {"boosting": ("o-", "#1d5b8f"), "trees": ("s--", "#c05a1c")}
+TICKS = {"lambda": (0.09, 0.1, 0.12, 0.14, 0.16, 0.18), "omega_log_K": (25, 30, 35, 40, 45, 50, 55)}
 TARGETS = {"lambda": "MAE of lambda", "omega_log_K": "MAE of omega_log (K)"}
 
 
@@ -80,9 +81,8 @@ def draw(folder: Path, out: Path) -> None:
         )
         axes.set_xscale("log")
         axes.set_yscale("log")
-        ticks = [round(t, 3 if y.max() < 1 else 0) for t in np.geomspace(y.min() * 0.9, found["constant"], 5)]
-        axes.set_yticks(ticks, [f"{t:g}" for t in ticks])
-        axes.set_xticks([round(v) for v in x], [f"{v:.0f}" for v in x])
+        axes.set_yticks(TICKS[target], [f"{t:g}" for t in TICKS[target]])
+        axes.set_xticks([round(v) for v in x], [f"{v:.0f}" for v in x], fontsize=8)
         axes.minorticks_off()
         axes.set_xlabel("training crystals (mean over folds)")
         axes.set_ylabel(label)
