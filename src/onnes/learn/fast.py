@@ -1,7 +1,7 @@
 """The fast electron-phonon predictor: graph networks alone, no potential, with calibrated intervals.
 
-Neighbour graph and forward pass take about a hundredth of the time of `onnes.learn.ensemble`, at a larger error
-(`docs/fast.md`). Results have the form of that predictor, so that one can stand in for the other.
+Neighbour graph and forward pass take less than a twentieth of the time of `onnes.learn.ensemble`, at a slightly
+larger error (`docs/fast.md`). Results have the form of that predictor, so that one can stand in for the other.
 """
 
 from __future__ import annotations
