@@ -41,12 +41,14 @@ NUMBERS = [
 
 def test_known_superconductors_get_sensible_numbers():
     table = onnes.predict([element("Nb", 3.30, BCC), element("Al", 4.05, FCC), mgb2()])
-    assert (table.status == "ok").all() and table.in_domain.all()
+    assert (table.status == "ok").all() and table.in_domain[:2].all()
     assert np.isfinite(table[NUMBERS].to_numpy(float)).all()
     assert ((table.tc_low_K <= table.tc_K) & (table.tc_K <= table.tc_high_K)).all()
     nb, al, mg = table.tc_K
     assert nb > al and mg > al
     assert 3 < nb < 25 and al < 4
+    # No crystal like MgB2 is in the training set: the networks disagree, and the row says so.
+    assert not table.in_domain[2] and "disagree" in table.reason[2] and table.tc_high_K[2] < 1000
 
 
 def test_supercell_rotation_and_ase_give_the_same_prediction():
@@ -82,7 +84,8 @@ def test_card_has_split_n_baselines_and_intervals():
         assert ours[name]["mae"] < trees[name]["mae"] < table["constant median"][name]["mae"]
         low, high = ours[name]["ci95"]
         assert low < ours[name]["mae"] < high
-    assert card["interval"]["coverage_cross_fold"] == pytest.approx(0.9, abs=0.02)
+    for row in card["interval"]["coverage_cross_fold"]:
+        assert row["n"] > 100 and row["share"] == pytest.approx(0.9, abs=0.02)
 
 
 def test_command_line_gives_a_row_for_every_input(tmp_path):

@@ -15,13 +15,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from scoring import baselines, scores
 
 from data import FOLDS, FORMULA, MU_STAR, SEEDS, Data, fold_of, load
 from onnes.learn.calibrate import Conformal, Space, coverage_report, enough
 from onnes.learn.calibrate import fit as conformal
-from onnes.learn.epc import FLOOR_K, calibrated, tc_spread
+from onnes.learn.epc import FLOOR_K, calibrated, tc_of, tc_spread
 from onnes.learn.fold_of import KEY, fold_table
 from onnes.learn.retrieval import Coverage
 from onnes.learn.store import Checkpoint, pretrained
@@ -68,8 +69,8 @@ def graph_outputs(folder: Path, data: Data) -> np.ndarray:
     return out
 
 
-def calibrate(log: np.ndarray, data: Data, keep: np.ndarray) -> tuple[dict[str, Conformal], list, np.ndarray]:
-    """Intervals from out-of-fold residuals of the rows of `keep`, their coverage across folds, the Tc spreads."""
+def calibrate(log: np.ndarray, data: Data, keep: np.ndarray) -> tuple[dict[str, Conformal], list, float]:
+    """Intervals from out-of-fold residuals of the rows of `keep`, their coverage, the limit of the spread."""
     log, group = log[:, keep], data.formula[keep]
     truth = {k: v[keep] for k, v in data.truth.items()}
     mean, std = log.mean(0), log.std(0)
@@ -80,6 +81,8 @@ def calibrate(log: np.ndarray, data: Data, keep: np.ndarray) -> tuple[dict[str, 
             truth[name], np.exp(mean[:, k]), group, level=0.683, space=space, std=std[:, k]
         )
     tc, spread = tc_spread(log, MU_STAR, FORMULA)
+    limit = float(np.quantile(spread, 1.0 - BEYOND))
+    spread = np.minimum(spread, limit)
     edges = enough(tc, group, TC_EDGES)
     space = Space(FLOOR_K)
     actual = np.maximum(truth["tc_K"], 0.0)
@@ -94,7 +97,7 @@ def calibrate(log: np.ndarray, data: Data, keep: np.ndarray) -> tuple[dict[str, 
         std=spread,
         edges=edges,
     )
-    return found, [plain(row) for row in report], spread
+    return found, [plain(row) for row in report], limit
 
 
 def plain(row: Coverage) -> dict:
@@ -150,8 +153,27 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--heads", nargs="+", required=True)
     parser.add_argument("--graphs", type=Path, required=True, help="folder of fast-FOLD.npz")
     parser.add_argument("--graph-weight", type=float, default=0.35)
+    parser.add_argument("--oof", type=Path, help="also write the out-of-fold predictions to this csv")
     parser.add_argument("--out", type=Path, required=True)
     return parser.parse_args()
+
+
+def write_predictions(path: Path, log: np.ndarray, data: Data) -> None:
+    """Out-of-fold predictions beside the labels, one row a crystal."""
+    mean = log.mean(0)
+    columns = {
+        "id": data.ids,
+        "formula": data.formula,
+        "source": np.array(["alexandria", "jarvis"])[data.source],
+        "fold": data.fold,
+        "lambda": data.truth["lambda"],
+        "omega_log_K": data.truth["omega_log_K"],
+        "Tc_K": data.truth["tc_K"],
+        "lambda_pred": np.exp(mean[:, 0]),
+        "omega_log_K_pred": np.exp(mean[:, 1]),
+        "tc_K_pred": tc_of(mean, MU_STAR, FORMULA),
+    }
+    pd.DataFrame(columns).to_csv(path, index=False, float_format="%.6g")
 
 
 def main() -> None:
@@ -177,14 +199,16 @@ def main() -> None:
     only_graphs = np.column_stack([graphs, alone[:, 3]])
     parts_alone = {"heads": scores(alone, data, alex), "graph networks": scores(only_graphs, data, alex)}
     log[..., :3] = (1.0 - w) * log[..., :3] + w * graphs
-    calibration, coverage, spread = calibrate(log, data, alex)
+    if args.oof:
+        write_predictions(args.oof, log, data)
+    calibration, coverage, limit = calibrate(log, data, alex)
     rule = fold_of(data.formula)
     folds = fold_table(rule, parts[0]["data_hash"], members_per_fold=SEEDS)
     tensors.update(folds.tensors())
     numbers, counts = np.unique(
         np.concatenate([np.unique(row[row > 0]) for row in data.z]), return_counts=True
     )
-    check = calibrated(log[:, alex], calibration, MU_STAR, FORMULA)
+    check = calibrated(log[:, alex], calibration, MU_STAR, FORMULA, limit)
     std_error = np.abs(check.lam - data.truth["lambda"][alex]) / check.lam_std
     card = {
         "data": "Alexandria electron-phonon rows and dynamically stable JARVIS-SC rows (label source is an input)",
@@ -218,7 +242,7 @@ def main() -> None:
         "members": FOLDS * SEEDS,
         "calibration": {k: v.to_dict() for k, v in calibration.items()},
         "caution": cautions(log, data, alex),
-        "spread_limit": float(np.quantile(spread, 1.0 - BEYOND)),
+        "spread_limit": limit,
         "element_counts": {str(int(z)): int(n) for z, n in zip(numbers, counts, strict=True)},
         "volume_per_atom_range": [float(q) for q in np.exp(np.quantile(data.log_volume, [0.001, 0.999]))],
         KEY: folds.settings(),

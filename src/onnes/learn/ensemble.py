@@ -201,7 +201,7 @@ class EpcEnsemble:
         self, log_outputs: FloatArray, *, mu_star: float = 0.10, formula: str = "allen-dynes"
     ) -> EpcPrediction:
         """Predictions and intervals of the members' outputs, shape (members, n, 4)."""
-        return calibrated(log_outputs, self.calibration, mu_star, formula)
+        return calibrated(log_outputs, self.calibration, mu_star, formula, self.spread_limit)
 
     def outside(self, numbers: NDArray[np.int64], volume: float) -> str:
         """Why a crystal is outside the training domain (`onnes.learn.domain.outside`); empty if it is inside.

@@ -75,7 +75,11 @@ def omega_2(log_outputs: FloatArray) -> FloatArray:
 
 
 def calibrated(
-    log_outputs: FloatArray, calibration: Mapping[str, Conformal], mu_star: float, formula: str
+    log_outputs: FloatArray,
+    calibration: Mapping[str, Conformal],
+    mu_star: float,
+    formula: str,
+    spread_limit: float = np.inf,
 ) -> EpcPrediction:
     """Mean, deviation and intervals of members' outputs.
 
@@ -85,11 +89,16 @@ def calibrated(
         In the order of `TARGETS`.
     calibration : mapping
         ``lambda`` and ``omega_log_K`` (68.3 %) and ``tc_K``.
+    mu_star, formula
+        For Tc.
+    spread_limit : float
+        Largest deviation of ln(Tc + FLOOR_K) that widens an interval: nothing was calibrated beyond it, and an
+        interval to thousands of kelvin says no more than the mark that the crystal is outside the domain.
     """
     mean, std = log_outputs.mean(0), log_outputs.std(0)
     lam, wlog = np.exp(mean[:, 0]), np.exp(mean[:, 1])
     tc, spread = tc_spread(log_outputs, mu_star, formula)
-    low, high = calibration["tc_K"].interval(tc, spread)
+    low, high = calibration["tc_K"].interval(tc, np.minimum(spread, spread_limit))
     half = [
         np.subtract(*calibration[name].interval(middle, std[:, k])[::-1]) / 2.0
         for k, (name, middle) in enumerate((("lambda", lam), ("omega_log_K", wlog)))

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 #: Above this probability of a gap, lambda and Tc are those of a metal that the crystal is not.
 NONMETAL = 0.5
 #: Below this probability the classifier takes a crystal for an insulator or a magnet.
-UNLIKELY = 0.2
+UNLIKELY = 0.05
 
 #: Columns of one crystal, or why it was refused.
 Row = dict[str, Any] | OnnesError
