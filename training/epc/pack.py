@@ -32,6 +32,8 @@ COVERAGE = 0.90
 TC_EDGES = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
 #: Share of the calibration crystals whose heads disagree more than the limit of `in_domain`.
 BEYOND = 0.01
+#: Quantile of the heads' disagreement beyond which intervals grow no wider: errors do not grow with it any more.
+WIDEST = 0.95
 #: An element is named in a caution when its crystals' lambda is on average this much too low, significantly.
 LOW_BY, LEAST = 0.02, 40
 
@@ -69,8 +71,10 @@ def graph_outputs(folder: Path, data: Data) -> np.ndarray:
     return out
 
 
-def calibrate(log: np.ndarray, data: Data, keep: np.ndarray) -> tuple[dict[str, Conformal], list, float]:
-    """Intervals from out-of-fold residuals of the rows of `keep`, their coverage, the limit of the spread."""
+def calibrate(
+    log: np.ndarray, data: Data, keep: np.ndarray
+) -> tuple[dict[str, Conformal], list, dict[str, float]]:
+    """Intervals from out-of-fold residuals of the rows of `keep`, their coverage, the limits of the spread."""
     log, group = log[:, keep], data.formula[keep]
     truth = {k: v[keep] for k, v in data.truth.items()}
     mean, std = log.mean(0), log.std(0)
@@ -81,23 +85,21 @@ def calibrate(log: np.ndarray, data: Data, keep: np.ndarray) -> tuple[dict[str, 
             truth[name], np.exp(mean[:, k]), group, level=0.683, space=space, std=std[:, k]
         )
     tc, spread = tc_spread(log, MU_STAR, FORMULA)
-    limit = float(np.quantile(spread, 1.0 - BEYOND))
-    spread = np.minimum(spread, limit)
+    limits = {
+        "spread_limit": float(np.quantile(spread, 1.0 - BEYOND)),
+        "width_limit": float(np.quantile(spread, WIDEST)),
+    }
+    spread = np.minimum(spread, limits["width_limit"])
     edges = enough(tc, group, TC_EDGES)
     space = Space(FLOOR_K)
     actual = np.maximum(truth["tc_K"], 0.0)
-    found["tc_K"] = conformal(actual, tc, group, level=COVERAGE, space=space, std=spread, edges=edges)
-    report = coverage_report(
-        actual,
-        tc,
-        group,
-        ranges=(-1e-9, *edges, np.inf),
-        level=COVERAGE,
-        space=space,
-        std=spread,
-        edges=edges,
-    )
-    return found, [plain(row) for row in report], limit
+    # The floor of the deviation is chosen where there is a Tc: near zero both deviations and errors vanish.
+    some = tc > 0.5
+    floor = conformal(actual[some], tc[some], group[some], space=space, std=spread[some]).std_floor
+    how = {"level": COVERAGE, "space": space, "std": spread, "std_floor": floor, "edges": edges}
+    found["tc_K"] = conformal(actual, tc, group, **how)
+    report = coverage_report(actual, tc, group, ranges=(-1e-9, *edges, np.inf), **how)
+    return found, [plain(row) for row in report], limits
 
 
 def plain(row: Coverage) -> dict:
@@ -201,14 +203,14 @@ def main() -> None:
     log[..., :3] = (1.0 - w) * log[..., :3] + w * graphs
     if args.oof:
         write_predictions(args.oof, log, data)
-    calibration, coverage, limit = calibrate(log, data, alex)
+    calibration, coverage, limits = calibrate(log, data, alex)
     rule = fold_of(data.formula)
     folds = fold_table(rule, parts[0]["data_hash"], members_per_fold=SEEDS)
     tensors.update(folds.tensors())
     numbers, counts = np.unique(
         np.concatenate([np.unique(row[row > 0]) for row in data.z]), return_counts=True
     )
-    check = calibrated(log[:, alex], calibration, MU_STAR, FORMULA, limit)
+    check = calibrated(log[:, alex], calibration, MU_STAR, FORMULA, limits["width_limit"])
     std_error = np.abs(check.lam - data.truth["lambda"][alex]) / check.lam_std
     card = {
         "data": "Alexandria electron-phonon rows and dynamically stable JARVIS-SC rows (label source is an input)",
@@ -242,7 +244,7 @@ def main() -> None:
         "members": FOLDS * SEEDS,
         "calibration": {k: v.to_dict() for k, v in calibration.items()},
         "caution": cautions(log, data, alex),
-        "spread_limit": limit,
+        **limits,
         "element_counts": {str(int(z)): int(n) for z, n in zip(numbers, counts, strict=True)},
         "volume_per_atom_range": [float(q) for q in np.exp(np.quantile(data.log_volume, [0.001, 0.999]))],
         KEY: folds.settings(),

@@ -84,7 +84,10 @@ class PredictPart(_Part):
         default="standard", description="predictor: accuracy falls and speed rises in this order"
     )
     min_p_superconductor: Real = Field(
-        default=0.05, ge=0, le=1, description="probability that it is no insulator or magnet must not be below"
+        default=0.05,
+        ge=0,
+        le=1,
+        description="probability that it is no insulator or magnet must not be below",
     )
     min_tc_K: Real = Field(default=5.0, ge=0, description="predicted Tc must lie above")
     max_gap_eV: Real = Field(default=0.05, ge=0, description="predicted band gap must not exceed this")

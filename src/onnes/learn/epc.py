@@ -79,7 +79,7 @@ def calibrated(
     calibration: Mapping[str, Conformal],
     mu_star: float,
     formula: str,
-    spread_limit: float = np.inf,
+    width_limit: float = np.inf,
 ) -> EpcPrediction:
     """Mean, deviation and intervals of members' outputs.
 
@@ -91,14 +91,13 @@ def calibrated(
         ``lambda`` and ``omega_log_K`` (68.3 %) and ``tc_K``.
     mu_star, formula
         For Tc.
-    spread_limit : float
-        Largest deviation of ln(Tc + FLOOR_K) that widens an interval: nothing was calibrated beyond it, and an
-        interval to thousands of kelvin says no more than the mark that the crystal is outside the domain.
+    width_limit : float
+        Deviation of ln(Tc + FLOOR_K) beyond which an interval grows no wider: errors do not grow with it either.
     """
     mean, std = log_outputs.mean(0), log_outputs.std(0)
     lam, wlog = np.exp(mean[:, 0]), np.exp(mean[:, 1])
     tc, spread = tc_spread(log_outputs, mu_star, formula)
-    low, high = calibration["tc_K"].interval(tc, np.minimum(spread, spread_limit))
+    low, high = calibration["tc_K"].interval(tc, np.minimum(spread, width_limit))
     half = [
         np.subtract(*calibration[name].interval(middle, std[:, k])[::-1]) / 2.0
         for k, (name, middle) in enumerate((("lambda", lam), ("omega_log_K", wlog)))
