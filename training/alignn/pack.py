@@ -130,6 +130,8 @@ def tables(runs: Path, rows) -> tuple[dict, dict, dict, dict]:
         log, folds, about = out_of_fold(runs, name, rows)
         if not folds:
             continue
+        if name in ("paper", "onnes"):
+            words = f"{words}, {about['epochs']} epochs"
         kept[name] = derived(log)
         cost[name] = {"folds": folds} | {k: about[k] for k in ("epochs", "cpu_s", "seed") if k in about}
         if len(folds) == FOLDS:
