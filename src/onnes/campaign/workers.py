@@ -7,8 +7,9 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -27,13 +28,16 @@ class Workers:
 
     def submit(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
         """Run ``function(*args)`` in a worker."""
-        if self._pool is None:
+        if self._pool is not None:
+            return self._pool.submit(function, *args)
+        with _ctrl_c_later():
             # spawn: a forked copy of a process that has used torch or sqlite can hang or corrupt.
             context = multiprocessing.get_context("spawn")
             self._pool = ProcessPoolExecutor(
                 self.count, mp_context=context, initializer=_start, initargs=(os.getpid(),)
             )
-        return self._pool.submit(function, *args)
+            # The first task starts the processes.
+            return self._pool.submit(function, *args)
 
     def restart(self) -> None:
         """Replace the pool after one of its processes died."""
@@ -57,6 +61,22 @@ class Workers:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+@contextmanager
+def _ctrl_c_later() -> Iterator[None]:
+    """Hold Ctrl-C back: a process whose start is interrupted halfway dies with a traceback of its own."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pressed: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: pressed.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed:
+        raise KeyboardInterrupt
 
 
 def _start(driver: int) -> None:

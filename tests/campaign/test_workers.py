@@ -1,0 +1,28 @@
+"""The pool of worker processes: Ctrl-C while it starts."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from onnes.campaign.workers import Workers, _ctrl_c_later
+
+
+def test_ctrl_c_waits_for_the_end_of_the_start_and_is_not_lost():
+    done = []
+    with pytest.raises(KeyboardInterrupt), _ctrl_c_later():
+        os.kill(os.getpid(), signal.SIGINT)
+        done.append("start completed")
+    assert done == ["start completed"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_killing_a_pool_that_is_starting_leaves_nothing_behind(capfd):
+    with Workers(2) as workers:
+        futures = [workers.submit(os.getpid) for _ in range(20)]
+        processes = list((workers._pool._processes or {}).values())
+    assert len(processes) == 2 and not any(p.is_alive() for p in processes)
+    assert all(f.done() for f in futures)
+    assert "Traceback" not in capfd.readouterr().err
