@@ -78,7 +78,7 @@ def test_crystals_without_descriptors_stay_as_rows():
     assert np.isnan(found[1]).all()
     with pytest.raises(DataError, match=r"\[unknown-element\]"):
         d.describe([record(odd)], "cell")
-    with pytest.raises(DataError, match="use one of cell, structure, cfid"):
+    with pytest.raises(DataError, match="use one of cell, structure, invariant, cfid"):
         d.describe([record(MGB2)], "magic")
 
 
