@@ -85,7 +85,8 @@ class Known(EpcEnsemble):
     def __init__(self, table=None):
         settings = {KEY: table.settings()} if table else {}
         self.checkpoint = Checkpoint("epc", settings, {}, table.tensors() if table else {})
-        self.members, self.width_limit = 6, 1.0
+        self.members = 6
+        self.width_limits = dict.fromkeys(("lambda", "omega_log_K", "tc_K"), 1.0)
         self.calibration = {
             name: Conformal(0.9, Space(0.3), 0.1, (), (1.0,), (9,), (9,))
             for name in ("lambda", "omega_log_K", "tc_K")

@@ -71,25 +71,22 @@ def graph_outputs(folder: Path, data: Data) -> np.ndarray:
     return out
 
 
-def calibrate(
-    log: np.ndarray, data: Data, keep: np.ndarray
-) -> tuple[dict[str, Conformal], list, dict[str, float]]:
+def calibrate(log: np.ndarray, data: Data, keep: np.ndarray) -> tuple[dict[str, Conformal], list, dict]:
     """Intervals from out-of-fold residuals of the rows of `keep`, their coverage, the limits of the spread."""
     log, group = log[:, keep], data.formula[keep]
     truth = {k: v[keep] for k, v in data.truth.items()}
     mean, std = log.mean(0), log.std(0)
-    found = {}
+    found: dict[str, Conformal] = {}
+    widest: dict[str, float] = {}
     for k, name in enumerate(("lambda", "omega_log_K")):
         space = Space((0.05, 10.0)[k])
-        found[name] = conformal(
-            truth[name], np.exp(mean[:, k]), group, level=0.683, space=space, std=std[:, k]
-        )
+        widest[name] = float(np.quantile(std[:, k], WIDEST))
+        clipped = np.minimum(std[:, k], widest[name])
+        found[name] = conformal(truth[name], np.exp(mean[:, k]), group, level=0.683, space=space, std=clipped)
     tc, spread = tc_spread(log, MU_STAR, FORMULA)
-    limits = {
-        "spread_limit": float(np.quantile(spread, 1.0 - BEYOND)),
-        "width_limit": float(np.quantile(spread, WIDEST)),
-    }
-    spread = np.minimum(spread, limits["width_limit"])
+    widest["tc_K"] = float(np.quantile(spread, WIDEST))
+    limits = {"spread_limit": float(np.quantile(spread, 1.0 - BEYOND)), "width_limits": widest}
+    spread = np.minimum(spread, widest["tc_K"])
     edges = enough(tc, group, TC_EDGES)
     space = Space(FLOOR_K)
     actual = np.maximum(truth["tc_K"], 0.0)
@@ -210,7 +207,7 @@ def main() -> None:
     numbers, counts = np.unique(
         np.concatenate([np.unique(row[row > 0]) for row in data.z]), return_counts=True
     )
-    check = calibrated(log[:, alex], calibration, MU_STAR, FORMULA, limits["width_limit"])
+    check = calibrated(log[:, alex], calibration, MU_STAR, FORMULA, limits["width_limits"])
     std_error = np.abs(check.lam - data.truth["lambda"][alex]) / check.lam_std
     card = {
         "data": "Alexandria electron-phonon rows and dynamically stable JARVIS-SC rows (label source is an input)",

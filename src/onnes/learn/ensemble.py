@@ -127,7 +127,7 @@ class EpcEnsemble:
         self.calibration = {k: Conformal.from_dict(v) for k, v in settings["calibration"].items()}
         self.caution: dict[str, Any] = settings["caution"]
         self.spread_limit: float = settings["spread_limit"]
-        self.width_limit: float = settings["width_limit"]
+        self.width_limits: dict[str, float] = settings["width_limits"]
         self.element_counts: dict[int, int] = {int(k): v for k, v in settings["element_counts"].items()}
         self.volume_range: tuple[float, float] = tuple(settings["volume_per_atom_range"])
 
@@ -202,7 +202,7 @@ class EpcEnsemble:
         self, log_outputs: FloatArray, *, mu_star: float = 0.10, formula: str = "allen-dynes"
     ) -> EpcPrediction:
         """Predictions and intervals of the members' outputs, shape (members, n, 4)."""
-        return calibrated(log_outputs, self.calibration, mu_star, formula, self.width_limit)
+        return calibrated(log_outputs, self.calibration, mu_star, formula, self.width_limits)
 
     def outside(self, numbers: NDArray[np.int64], volume: float) -> str:
         """Why a crystal is outside the training domain (`onnes.learn.domain.outside`); empty if it is inside.

@@ -79,7 +79,7 @@ def calibrated(
     calibration: Mapping[str, Conformal],
     mu_star: float,
     formula: str,
-    width_limit: float = np.inf,
+    width_limits: Mapping[str, float],
 ) -> EpcPrediction:
     """Mean, deviation and intervals of members' outputs.
 
@@ -91,15 +91,17 @@ def calibrated(
         ``lambda`` and ``omega_log_K`` (68.3 %) and ``tc_K``.
     mu_star, formula
         For Tc.
-    width_limit : float
-        Deviation of ln(Tc + FLOOR_K) beyond which an interval grows no wider: errors do not grow with it either.
+    width_limits : mapping
+        For the same names, the deviation of ln lambda, ln omega_log and ln(Tc + FLOOR_K) over the members beyond
+        which an interval grows no wider: errors do not grow with it either.
     """
     mean, std = log_outputs.mean(0), log_outputs.std(0)
     lam, wlog = np.exp(mean[:, 0]), np.exp(mean[:, 1])
     tc, spread = tc_spread(log_outputs, mu_star, formula)
-    low, high = calibration["tc_K"].interval(tc, np.minimum(spread, width_limit))
+    low, high = calibration["tc_K"].interval(tc, np.minimum(spread, width_limits["tc_K"]))
     half = [
-        np.subtract(*calibration[name].interval(middle, std[:, k])[::-1]) / 2.0
+        np.subtract(*calibration[name].interval(middle, np.minimum(std[:, k], width_limits[name]))[::-1])
+        / 2.0
         for k, (name, middle) in enumerate((("lambda", lam), ("omega_log_K", wlog)))
     ]
     return EpcPrediction(
