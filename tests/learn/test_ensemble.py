@@ -46,7 +46,6 @@ def test_disagreement_widens_the_interval(ensemble):
     calm, torn = (ensemble.calibrated(logs(scatter=s)) for s in (0.01, 0.4))
     width = [np.log((f.tc_high_K + FLOOR_K) / (f.tc_low_K + FLOOR_K)) for f in (calm, torn)]
     assert np.median(width[1]) > 1.5 * np.median(width[0])
-    assert torn.tc_spread.min() > calm.tc_spread.max() / 4
 
 
 def test_omega_2_below_omega_log_counts_as_equal():

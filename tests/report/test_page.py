@@ -223,3 +223,16 @@ def test_cannot_write(tmp_path):
                 write_page(ledger, place)
             assert refused.value.code == "cannot-write"
     assert (tmp_path / "file").read_text() == ""
+
+
+@pytest.mark.parametrize(("model", "error"), [("standard", "0.9 K"), ("fast", "1.0 K"), ("trees", "1.1 K")])
+def test_notes_quote_the_predictor_of_the_run(model, error):
+    from types import SimpleNamespace
+
+    from onnes.report.facts import _error_note, _interval_note
+
+    run = SimpleNamespace(meta={"settings": {"predict": {"model": model}}})
+    assert f"of the {model} predictor are {error} in Tc" in " ".join(
+        _error_note(run).replace("\xa0", " ").split()
+    )
+    assert "by range of predicted Tc it held 8" in _interval_note(run) or "it held 90" in _interval_note(run)

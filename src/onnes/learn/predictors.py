@@ -134,7 +134,7 @@ class Standard:
 
 
 class Fast:
-    """The graph network alone, with the classifier: fifty times faster, larger errors, no other properties."""
+    """The graph network alone, with the classifier: much faster, larger errors, no other properties."""
 
     def __init__(self) -> None:
         from onnes.learn.classifier import SuperconductorClassifier

@@ -137,11 +137,11 @@ def notes(run: Run) -> list[tuple[str, str]]:
         (
             "Critical temperature",
             "λ and ω_log come from a network that looks at the relaxed crystal; Tc follows from them by "
-            f"the {formula} formula{at}. {_error_note()} The prediction assumes a metal with "
-            "phonon-mediated pairing. Crystals with a predicted band gap are screened out; magnetism and "
-            "imaginary phonons are not checked.",
+            f"the {formula} formula{at}. {_error_note(run)} The prediction assumes a metal with "
+            "phonon-mediated pairing. Crystals with a predicted band gap are screened out, and those a classifier "
+            "takes for insulators or magnets; magnetic moments and imaginary phonons are not computed.",
         ),
-        ("Interval and domain", _interval_note()),
+        ("Interval and domain", _interval_note(run)),
         ("Novelty", _novelty_note()),
         (
             "What comes next",
@@ -161,13 +161,30 @@ def _potential_words(run: Run) -> str:
     return name if found is None else f"{found.title} [{found.citation}]"
 
 
-def _error_note() -> str:
-    table = _dig(card("epc"), "cross_validation", "table", "shipped ensemble")
-    tc, lam, omega = (_dig(table, key, "mae") for key in ("tc_K", "lambda", "omega_log_K"))
+#: Card of each predictor, its row in the table of errors, the name of Tc there, and where the shares of crystals inside
+#: their interval stand, range by range.
+_PREDICTORS: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
+    "standard": ("epc", "shipped ensemble", "tc_K", ("interval", "coverage_cross_fold")),
+    "fast": ("fast", "fast network (shipped)", "tc_K", ("interval", "tc_K", "coverage_cross_fold")),
+    "trees": ("trees", "all", "Tc_K", ("interval", "coverage", "Tc_K", "by_prediction")),
+}
+
+
+def _predictor(run: Run) -> str:
+    """The predictor of a run; runs from before there was a choice used the standard one."""
+    name = str(setting(run, "predict", "model") or "standard")
+    return name if name in _PREDICTORS else "standard"
+
+
+def _error_note(run: Run) -> str:
+    file, row, tc_name, _ = _PREDICTORS[_predictor(run)]
+    table = _dig(card(file), "cross_validation", "table", row)
+    tc, lam, omega = (_dig(table, key, "mae") for key in (tc_name, "lambda", "omega_log_K"))
     if None in (finite(tc), finite(lam), finite(omega)):
         return "The error of the predictor is not part of this installation."
     text = (
-        f"In cross-validation over whole formulas ({_given(_dig(table, 'n'))} crystals) its mean absolute errors "
+        f"In cross-validation over whole formulas ({_given(_dig(table, 'n') or _dig(table, 'lambda', 'n'))}"
+        f" crystals) the mean absolute errors of the {_predictor(run)} predictor "
         f"are {show(tc, 1, 'K')} in Tc, {show(lam, 3)} in λ and {show(omega, 0, 'K')} in ω_log"
     )
     constant = _dig(card("epc"), "cross_validation", "table", "constant median", "tc_K", "mae")
@@ -176,17 +193,21 @@ def _error_note() -> str:
     return text + "; most of those crystals have a low Tc, and errors grow with it."
 
 
-def _interval_note() -> str:
-    interval = _dig(card("epc"), "interval")
-    nominal = finite(_dig(interval, "nominal"))
-    high = finite(_dig(interval, "coverage_cross_fold_tc_above_5K"))
-    text = ""
-    if nominal is not None:
-        text = f"The interval of Tc is meant to hold the calculated value of {nominal:.0%} of crystals"
-        text += f"; above 5 K it held {high:.0%} in cross-validation. " if high is not None else ". "
+def _interval_note(run: Run) -> str:
+    file, _, _, where = _PREDICTORS[_predictor(run)]
+    rows = _dig(card(file), *where)
+    # A row is a mapping, or (from, to, share, n); the first is all crystals together.
+    found = [finite(r.get("share") if isinstance(r, dict) else r[2]) for r in rows or []]
+    shares = [x for x in found if x is not None]
+    text = "The interval of Tc is meant to hold the calculated value of 90% of crystals"
+    if shares:
+        text += (
+            f"; by range of predicted Tc it held {min(shares):.1%} to {max(shares):.1%} in cross-validation"
+        )
     return text + (
-        "It covers crystals like those of the training set. One marked “outside” is unlike them (an "
-        "element, or a volume per atom, that was not seen): there neither value nor interval is to be trusted."
+        ". It covers crystals like those of the training set. One marked “outside” is unlike them (an element, or a "
+        "volume per atom, that was not seen; a likely gap; networks that disagree): there neither value nor "
+        "interval is to be trusted."
     )
 
 
