@@ -5,8 +5,7 @@
 The file is a ``.jsonl.gz`` of ONNES_BENCH_N crystals (default 300) made from the Alexandria set of the shared data,
 repeated under new ids when it is too short. The process reads, predicts and writes as ``onnes predict`` does: a
 batch of crystals at a time, rows straight to the csv. Memory is ``ru_maxrss`` of that process, and beside it the
-same after the first batch: what is left grows with the file. ``--model trees`` of the command line is measured as
-soon as the command has that option.
+same after the first batch: what is left grows with the file. The command line is measured with every model.
 """
 
 from __future__ import annotations
@@ -88,10 +87,9 @@ def test_trees_on_a_stream(crystals, tmp_path):
     assert growth < 40.0 + 8.0 * COUNT / 1000
 
 
-def test_command_with_trees(crystals, tmp_path):
+@pytest.mark.parametrize("model", ["trees", "fast", "standard"])
+def test_command(crystals, tmp_path, model):
     """The same through ``onnes predict``, its whole process measured."""
-    if "--model" not in told([sys.executable, "-m", "onnes.cli.main", "predict", "--help"]):
-        pytest.skip("this version of onnes predict has no --model")
     code = (
         "import resource, sys; from onnes.cli.main import main\n"
         "try:\n    main()\nexcept SystemExit as e:\n    assert e.code in (0, 1, None)\n"
@@ -99,12 +97,12 @@ def test_command_with_trees(crystals, tmp_path):
         "print('cpu', sum(resource.getrusage(resource.RUSAGE_SELF)[:2]), file=sys.stderr)\n"
     )
     out = tmp_path / "out.csv"
-    command = [sys.executable, "-c", code, "predict", str(crystals), "--model", "trees", "--out", str(out)]
+    command = [sys.executable, "-c", code, "predict", str(crystals), "--model", model, "--out", str(out)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     words = dict(line.split(" ") for line in done.stderr.splitlines() if line.startswith(("peak ", "cpu ")))
     assert words, done.stderr[-2000:]
     assert len(out.read_text().splitlines()) == COUNT + 1
     peak, cpu = float(words["peak"]), float(words["cpu"])
-    print(f"\nonnes predict --model trees: peak {peak:.0f} MB, {COUNT / cpu:.0f} structures per CPU second")
+    print(f"\nonnes predict --model {model}: peak {peak:.0f} MB, {COUNT / cpu:.0f} structures per CPU second")
     assert peak < 2000.0

@@ -44,6 +44,8 @@ COLUMNS = (
     "model",
     "warning",
 )
+#: Those that hold words or marks.
+NOT_NUMBERS = ("id", "formula", "in_domain", "status", "reason", "tc_formula", "model", "warning")
 
 
 def predict(

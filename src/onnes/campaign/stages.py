@@ -31,25 +31,6 @@ REVISION = {
     "predict": 3,
     "rank": 1,
 }
-#: Predicted numbers that the ledger keeps.
-NUMBERS = (
-    "lambda",
-    "lambda_std",
-    "omega_log_K",
-    "omega_log_K_std",
-    "omega_2_K",
-    "tc_K",
-    "tc_low_K",
-    "tc_high_K",
-    "gap_eV",
-    "p_superconductor",
-    "p_nonmetal",
-    "p_dynamically_stable",
-    "bulk_GPa",
-    "shear_GPa",
-    "debye_K",
-    "dos_ef_states_eV_atom",
-)
 #: Distance tolerance of the symmetry search after relaxation, in angstrom: above the noise that forces of
 #: 0.05 eV/A leave, far below any distortion worth keeping.
 SYMPREC_A = 0.05
@@ -240,6 +221,7 @@ def _hull_reason(formation: float | None, above: float | None, settings: dict[st
 def predict(items: list[Item], settings: dict[str, Any]) -> list[Outcome]:
     """Predict lambda, omega_log and Tc."""
     from onnes.crystal.read import Crystal
+    from onnes.prediction import COLUMNS, NOT_NUMBERS
     from onnes.prediction import predict as run
 
     crystals = [Crystal(i.id, structure_of(i), "ledger") for i in items]
@@ -254,7 +236,9 @@ def predict(items: list[Item], settings: dict[str, Any]) -> list[Outcome]:
         if row["status"] != "ok":
             outcomes.append(Outcome(item.id, False, str(row["reason"])))
             continue
-        numbers = {k: float(row[k]) for k in NUMBERS if row[k] == row[k]}  # NaN: not given by this model
+        # NaN: not given by this model. The formation energy of a run is that of the hull stage.
+        wanted = (k for k in COLUMNS if k not in (*NOT_NUMBERS, "formation_energy_eV_atom", "mu_star"))
+        numbers = {k: float(row[k]) for k in wanted if row[k] == row[k]}
         reason = _predict_reason(numbers, row, settings)
         extra = {
             "in_domain": bool(row["in_domain"]),
