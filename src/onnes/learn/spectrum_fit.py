@@ -1,0 +1,377 @@
+"""Training of one member of the spectral ensemble: bootstrap, mixed labels, stopping regimes, resume.
+
+Labels of three kinds meet in one loss: whole alpha2F curves (few), lambda, omega_log and omega_2 (many), and
+vibrational spectra (learned beside). A member sees a bootstrap sample of whole groups, so that a crystal that it has
+not seen has no twin among those it has; what is out of the bag validates it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from onnes.errors import DataError, SettingsError
+from onnes.graph.batch import collate
+from onnes.graph.crystal_graph import BondGraph
+from onnes.learn.regimes import REGIMES, Regimes
+from onnes.nets.spectrum import PHONON_EDGES_MEV, SpectrumNet, SpectrumOutput, SpectrumSettings
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+#: Spread of ln lambda, ln omega_log and ln(omega_2/omega_log) over crystals: errors are counted in these.
+SPREAD = (0.6, 0.5, 0.1)
+
+
+@dataclass
+class SpectrumData:
+    """Crystals with whatever is known of each; n crystals, K points of the grid, P phonon cells.
+
+    Attributes
+    ----------
+    ids : list of str
+    graphs : list of BondGraph
+    group : ndarray, shape (n,)
+        Crystals of one group are drawn together (reduced formulas).
+    source : ndarray of int, shape (n,)
+        Convention of the labels.
+    moments : ndarray, shape (n, 3)
+        ln lambda, ln(omega_log/meV), ln(omega_2/omega_log); NaN where unknown.
+    shares : ndarray, shape (n, K)
+        Shares of lambda at the points of the grid; NaN without a curve.
+    modes : ndarray, shape (n, P)
+        Shares of the vibrational modes; NaN where unknown.
+    features, phonons : list of ndarray of shape (atoms, .), or None
+        Inputs of the atoms.
+    """
+
+    ids: list[str]
+    graphs: list[BondGraph]
+    group: NDArray[Any]
+    source: IntArray
+    moments: FloatArray
+    shares: FloatArray
+    modes: FloatArray
+    features: list[NDArray[Any]] | None = None
+    phonons: list[NDArray[Any]] | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def has_curve(self) -> NDArray[np.bool_]:
+        """Which crystals have a whole curve, shape (n,)."""
+        return ~np.isnan(self.shares[:, 0])
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How a member is trained.
+
+    Attributes
+    ----------
+    epochs, batch : int
+    rate : float
+        Learning rate of AdamW; the peak of the cycle where there is one.
+    cycle : bool
+        One cycle of the rate over all epochs, or a constant rate (the published way).
+    weight_decay : float
+    regime : str
+        ``classical`` (first minimum of the validation loss), ``critical`` (maximum after it) or ``modern`` (end, or
+        minimum after the maximum): whose weights are kept.
+    curve_times : int
+        How often a crystal with a curve comes in an epoch.
+    curve_mse, curve_transport, curve_curvature, moments, modes : float
+        Weights of the terms of the loss. ``curve_mse``: mean square error of alpha2F over its mean square;
+        ``curve_transport``: Wasserstein distance of the shares in ln omega; ``curve_curvature``: mean square second
+        difference of the predicted alpha2F; ``moments``: errors of the logarithms over their spreads; ``modes``:
+        Wasserstein distance of the vibrational spectra in ln omega.
+    seed : int
+    """
+
+    epochs: int = 25
+    batch: int = 64
+    rate: float = 3e-3
+    cycle: bool = True
+    weight_decay: float = 0.01
+    regime: str = "modern"
+    curve_times: int = 8
+    curve_mse: float = 0.5
+    curve_transport: float = 1.0
+    curve_curvature: float = 0.0
+    moments: float = 1.0
+    modes: float = 0.5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.regime not in REGIMES:
+            raise SettingsError(
+                "bad-setting", f"unknown regime {self.regime!r}; use one of {', '.join(REGIMES)}"
+            )
+        if self.epochs < 1 or self.batch < 1 or not self.rate > 0 or self.curve_times < 1:
+            raise SettingsError("bad-setting", f"epochs, batch, rate and curve_times must be positive: {self}")
+
+
+def bootstrap(group: NDArray[Any], rows: IntArray, seed: int) -> tuple[IntArray, FloatArray, IntArray]:
+    """Draw whole groups with replacement.
+
+    Parameters
+    ----------
+    group : ndarray, shape (n,)
+    rows : ndarray of int
+        Rows that may be drawn.
+    seed : int
+
+    Returns
+    -------
+    drawn : ndarray of int
+        Rows in the bag, each once; 0.63 of the groups on average.
+    times : ndarray, shape (len(drawn),)
+        How often each was drawn.
+    left : ndarray of int
+        Rows out of the bag.
+    """
+    names, where = np.unique(group[rows], return_inverse=True)
+    counts = np.bincount(
+        np.random.default_rng(seed).integers(len(names), size=len(names)), minlength=len(names)
+    )
+    times = counts[where]
+    return rows[times > 0], times[times > 0].astype(float), rows[times == 0]
+
+
+def loss_terms(net: SpectrumNet, out: SpectrumOutput, target: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Terms of the loss, shape (B,) each; 0 where the label is unknown.
+
+    Parameters
+    ----------
+    target : dict
+        ``moments`` (B, 3), ``shares`` (B, K), ``modes`` (B, P), NaN where unknown.
+    """
+    log_lambda, log, second = net.moments(out)
+    found = torch.stack([log_lambda, log, second - log], dim=1)
+    known = ~torch.isnan(target["moments"])
+    off = (found - torch.nan_to_num(target["moments"])).abs() * known
+    weight = off.new_tensor([1.0, 1.0, 0.1]) / off.new_tensor(SPREAD)
+    shares = target["shares"]
+    curve = ~torch.isnan(shares[:, 0])
+    shares = torch.nan_to_num(shares)
+    truth = target["moments"][:, 0].nan_to_num().exp().unsqueeze(1) * shares / net.coupling
+    values = net.values(out)
+    width = target["width"]
+    square = ((values - truth).square() * width).sum(1) / target["mean_square"]
+    apart = (out.shares.cumsum(1) - shares.cumsum(1))[:, :-1].abs() @ net.log_omega.diff()
+    bend = (values.diff(dim=1, n=2).square()).mean(1)
+    terms = {
+        "moments": (off * weight).sum(1),
+        "curve_mse": square * curve,
+        "curve_transport": apart * curve / SPREAD[1],
+        "curve_curvature": bend,
+    }
+    if out.phonons is not None:
+        modes = target["modes"]
+        seen = ~torch.isnan(modes[:, 0])
+        middle = torch.as_tensor((PHONON_EDGES_MEV[1:] + PHONON_EDGES_MEV[:-1]) / 2.0).log().diff()
+        gap = (out.phonons.cumsum(1) - torch.nan_to_num(modes).cumsum(1))[:, :-1].abs()
+        terms["modes"] = (gap @ middle.to(gap)) * seen / SPREAD[1]
+    return terms
+
+
+class Member:
+    """One network in training; everything needed to go on is in one file.
+
+    Parameters
+    ----------
+    data : SpectrumData
+    rows : ndarray of int
+        Rows it may learn from (those of the other folds).
+    net, fit : SpectrumSettings, FitSettings
+    path : Path
+        State of the training (``.pt``); an existing one is gone on with.
+    sample : bool
+        Draw a bootstrap sample; otherwise all rows are learned and a tenth of the groups validates.
+    """
+
+    def __init__(
+        self,
+        data: SpectrumData,
+        rows: IntArray,
+        net: SpectrumSettings,
+        fit: FitSettings,
+        path: Path,
+        *,
+        sample: bool = True,
+    ) -> None:
+        if not len(rows):
+            raise DataError("no-rows", "a spectral network needs at least one labelled crystal")
+        torch.manual_seed(fit.seed)
+        self.data, self.fit, self.path = data, fit, path
+        if sample:
+            self.rows, self.times, self.left = bootstrap(data.group, rows, fit.seed)
+        else:
+            self.rows, self.times, self.left = _tenth_out(data.group, rows, fit.seed)
+        self.net = SpectrumNet(net)
+        if net.features:
+            assert data.features is not None
+            x = np.concatenate([data.features[i] for i in self.rows]).astype(np.float64)
+            self.net.feature_mean.copy_(torch.as_tensor(x.mean(0)).float())
+            self.net.feature_std.copy_(torch.as_tensor(x.std(0)).float().clamp(min=1e-3))
+        self.order = np.random.default_rng(fit.seed)
+        self.epoch_rows = np.concatenate(
+            [self.rows, np.repeat(self.rows[data.has_curve[self.rows]], fit.curve_times - 1)]
+        )
+        self.weight = np.zeros(len(data))
+        self.weight[self.rows] = self.times
+        self.steps = -(-len(self.epoch_rows) // fit.batch)
+        self.optimiser = torch.optim.AdamW(
+            self.net.parameters(), lr=fit.rate, weight_decay=fit.weight_decay
+        )
+        self.schedule = (
+            torch.optim.lr_scheduler.OneCycleLR(
+                self.optimiser, fit.rate, total_steps=fit.epochs * self.steps, pct_start=0.2
+            )
+            if fit.cycle
+            else None
+        )
+        from onnes.nets.spectrum import GRIDS
+
+        grid = GRIDS[net.grid]()
+        curve = data.has_curve
+        values = grid.values(data.shares[curve], np.exp(data.moments[curve, 0]))
+        self.constants = {
+            "width": torch.as_tensor(grid.width_meV).float(),
+            "mean_square": torch.tensor(
+                float(((values**2) @ grid.width_meV).mean()) if curve.any() else 1.0
+            ),
+        }
+        self.epoch, self.curve, self.seconds = 0, [], 0.0
+        self.regimes = Regimes()
+        if path.exists():
+            self._read()
+
+    def run(self, report: Any = None) -> SpectrumNet:
+        """Train to the end; returns the network of the regime asked for."""
+        saved = time.monotonic()
+        while self.epoch < self.fit.epochs:
+            begun = time.monotonic()
+            train = self._epoch()
+            valid = self.validate(self.left)
+            self.epoch += 1
+            self.seconds += time.monotonic() - begun
+            self.curve.append({"epoch": self.epoch, "train": train, "valid": valid})
+            self.regimes.see(self.epoch, valid, train, self.net.state_dict())
+            if time.monotonic() - saved > 30.0 or self.epoch == self.fit.epochs:
+                self.save()
+                saved = time.monotonic()
+            if report is not None:
+                report(self)
+        return self.kept()
+
+    def kept(self) -> SpectrumNet:
+        """The network of the regime asked for, ready for inference."""
+        state = self.regimes.state(self.fit.regime) if not self.fit.cycle else None
+        net = SpectrumNet(self.net.settings)
+        net.load_state_dict(state or self.net.state_dict())
+        return net.eval()
+
+    def _epoch(self) -> float:
+        self.net.train()
+        total = 0.0
+        for rows in np.array_split(self.order.permutation(self.epoch_rows), self.steps):
+            loss = (self._losses(rows) * torch.as_tensor(self.weight[rows]).float()).mean()
+            self.optimiser.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
+            self.optimiser.step()
+            if self.schedule is not None:
+                self.schedule.step()
+            total += float(loss.detach()) * len(rows)
+        return total / len(self.epoch_rows)
+
+    def validate(self, rows: IntArray) -> float:
+        """Mean loss of rows; NaN without rows."""
+        if not len(rows):
+            return float("nan")
+        self.net.eval()
+        with torch.no_grad():
+            parts = [self._losses(r) for r in np.array_split(rows, -(-len(rows) // 128))]
+        return float(torch.cat(parts).mean())
+
+    def _losses(self, rows: IntArray) -> Tensor:
+        out, target = outputs(self.net, self.data, rows), self._target(rows)
+        terms = loss_terms(self.net, out, target)
+        return torch.stack([getattr(self.fit, k) * v for k, v in terms.items()]).sum(0)
+
+    def _target(self, rows: IntArray) -> dict[str, Tensor]:
+        d = self.data
+        each = {"moments": d.moments[rows], "shares": d.shares[rows], "modes": d.modes[rows]}
+        return {k: torch.as_tensor(v).float() for k, v in each.items()} | self.constants
+
+    def save(self) -> None:
+        """Write the state atomically."""
+        state = {
+            "net": self.net.state_dict(),
+            "settings": self.net.settings.as_dict(),
+            "fit": asdict(self.fit),
+            "optimiser": self.optimiser.state_dict(),
+            "schedule": None if self.schedule is None else self.schedule.state_dict(),
+            "epoch": self.epoch,
+            "curve": self.curve,
+            "seconds": self.seconds,
+            "order": json.dumps(self.order.bit_generator.state),
+            "torch": torch.get_rng_state(),
+            "regimes": self.regimes.as_dict(),
+            "rows": self.rows,
+        }
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_suffix(".tmp")
+        torch.save(state, temporary)
+        os.replace(temporary, self.path)
+
+    def _read(self) -> None:
+        state = torch.load(self.path, weights_only=False)
+        if state["fit"] != asdict(self.fit) or state["settings"] != self.net.settings.as_dict():
+            raise DataError("other-run", f"{self.path.name} is of a run with other settings; use another folder")
+        if not np.array_equal(state["rows"], self.rows):
+            raise DataError("other-data", f"{self.path.name} was trained on other crystals")
+        self.net.load_state_dict(state["net"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        if self.schedule is not None:
+            self.schedule.load_state_dict(state["schedule"])
+        self.epoch, self.curve, self.seconds = state["epoch"], state["curve"], state["seconds"]
+        self.order.bit_generator.state = json.loads(state["order"])
+        torch.set_rng_state(state["torch"])
+        self.regimes = Regimes.from_dict(state["regimes"])
+
+
+def outputs(net: SpectrumNet, data: SpectrumData, rows: Sequence[int] | IntArray) -> SpectrumOutput:
+    """Outputs of the network for rows of the data, with gradients if they are on."""
+    batch = collate([data.graphs[i] for i in rows])
+    source = torch.as_tensor(data.source[np.asarray(rows)])
+    s = net.settings
+    features = _atoms(data.features, rows) if s.features else None
+    phonons = _atoms(data.phonons, rows) if s.phonons else None
+    out: SpectrumOutput = net(batch, source, features, phonons)
+    return out
+
+
+def _atoms(each: list[NDArray[Any]] | None, rows: Sequence[int] | IntArray) -> Tensor:
+    if each is None:
+        raise DataError("missing-input", "the data hold no inputs of this kind for the atoms")
+    return torch.as_tensor(np.concatenate([each[i] for i in rows])).float()
+
+
+def _tenth_out(group: NDArray[Any], rows: IntArray, seed: int) -> tuple[IntArray, FloatArray, IntArray]:
+    names, where = np.unique(group[rows], return_inverse=True)
+    out = np.random.default_rng(seed).permutation(len(names))[: len(names) // 10]
+    left = np.isin(where, out)
+    return rows[~left], np.ones((~left).sum()), rows[left]
