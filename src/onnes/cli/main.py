@@ -10,6 +10,7 @@ import onnes.cli.data
 import onnes.cli.discover
 import onnes.cli.evaluate
 import onnes.cli.generate
+import onnes.cli.phonons
 import onnes.cli.predict
 import onnes.cli.report
 import onnes.cli.screen
@@ -46,6 +47,7 @@ app.command("discover")(onnes.cli.discover.discover)
 app.command("evaluate")(onnes.cli.evaluate.evaluate)
 app.command("export")(onnes.cli.report.export)
 app.command("generate")(onnes.cli.generate.generate)
+app.command("phonons")(onnes.cli.phonons.phonons)
 app.command("predict")(onnes.cli.predict.predict)
 app.command("relax")(onnes.cli.stability.relax)
 app.command("screen")(onnes.cli.screen.screen)
