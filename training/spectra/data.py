@@ -126,9 +126,11 @@ def load(
         if settings.phonons and row["id"] not in seen_phonons:
             continue
         s = curve(curves[row["id"]]) if row["id"] in curves else None
+        if s is not None and s.omega_max_meV > grid.omega_meV[-1]:
+            s = None  # refused by this grid, not cut off
         if s is None and row["id"] in curves and row["id"] not in have:
             continue
-        moments, shares = _labels(source, row, s, grid)
+        moments, shares = _labels(source, row, s, grid, settings.grid == "linear")
         found = _jarvis_modes(stored_modes[row["id"]]) if modes and row["id"] in stored_modes else None
         if found is None and modes and row["id"] in seen_phonons:
             found = in_cells(seen_phonons[row["id"]]).mean(0)
@@ -148,16 +150,22 @@ def load(
     )
 
 
-def _labels(source: int, row: dict, s: Spectrum | None, grid) -> tuple[np.ndarray, np.ndarray]:
+def _labels(source: int, row: dict, s: Spectrum | None, grid, smooth: bool) -> tuple[np.ndarray, np.ndarray]:
     """ln lambda, ln omega_log/meV, ln omega_2/omega_log, and the shares; from the curve where there is one."""
     if s is not None:
         log = np.log(s.omega_log_meV)
         moments = [np.log(s.lam), log, np.log(s.omega_2_meV) - log]
-        return np.array(moments), grid.shares(s, tolerance=1.0)
+        if smooth:
+            parts = grid.smoothed(s) * grid.coupling
+            return np.array(moments), parts / parts.sum()
+        return np.array(moments), grid.shares(s)
     lam, wlog = row["lambda"], row["omega_log_K"]
     ratio = np.nan
     if source == 0:
-        ratio = np.log(omega_2_from_tc(np.array(lam), np.array(wlog), np.array(max(row["Tc_K"], 0.0)), mu_star=0.10) / wlog)
+        ratio = np.log(
+            omega_2_from_tc(np.array(lam), np.array(wlog), np.array(max(row["Tc_K"], 0.0)), mu_star=0.10)
+            / wlog
+        )
     moments = [np.log(max(lam, 0.02)), np.log(max(wlog, 5.0) / MEV), float(ratio)]
     return np.array(moments), np.full(len(grid.omega_meV), np.nan)
 

@@ -25,7 +25,9 @@ def settings_of(args, features: int) -> SpectrumSettings:
     rest = {"features": features, "phonons": args.variant != "cso"}
     if args.net == "bete":
         return bete(**rest)
-    return SpectrumSettings(**rest, multiplicity=args.multiplicity, lmax=args.lmax, layers=args.layers, neurons=args.neurons)
+    return SpectrumSettings(
+        **rest, multiplicity=args.multiplicity, lmax=args.lmax, layers=args.layers, neurons=args.neurons
+    )
 
 
 def predict(net: SpectrumNet, data: SpectrumData, rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -43,6 +45,15 @@ def predict(net: SpectrumNet, data: SpectrumData, rows: np.ndarray) -> dict[str,
     return {k: np.concatenate(v) for k, v in found.items()}
 
 
+def begun(folder: Path, name: str, data: SpectrumData):
+    """Weights of a finished member without vibrations, and its bag: what it has not seen stays unseen."""
+    with np.load(folder / f"{name}.npz") as found:
+        unseen = np.isin(data.ids, found["id"])
+    state = torch.load(folder / f"{name}.pt", weights_only=False)["net"]
+    rows = np.flatnonzero(~unseen)
+    return state, (rows, np.ones(len(rows)), np.flatnonzero(unseen))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--variant", choices=("cso", "cpd", "fpd"), default="cso")
@@ -51,7 +62,9 @@ def main() -> None:
     parser.add_argument("--fold", type=int, nargs="+", default=list(range(FOLDS)))
     parser.add_argument("--replica", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--features", nargs="*", default=[])
-    parser.add_argument("--phonons", type=Path, help="spectra of the atoms: input of cpd and fpd, target of cso")
+    parser.add_argument(
+        "--phonons", type=Path, help="spectra of the atoms: input of cpd and fpd, target of cso"
+    )
     parser.add_argument("--sources", choices=("all", "curves", "moments"), default="all")
     parser.add_argument("--no-modes", action="store_true")
     parser.add_argument("--multiplicity", type=int, default=16)
@@ -59,7 +72,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=1)
     parser.add_argument("--neurons", type=int, default=48)
     parser.add_argument("--fit", default="{}", help="changes of FitSettings, JSON")
-    parser.add_argument("--only", type=Path, help="file of ids (npz) the data are cut down to")
+    parser.add_argument("--start", type=Path, help="folder of the finished cso members to begin with")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -69,8 +82,16 @@ def main() -> None:
     data = load(settings, args.features, args.phonons, modes=not args.no_modes)
     fold = fold_of(data.group)
     name = args.name or args.variant
-    print(len(data), "crystals", int(data.has_curve.sum()), "curves", int((~np.isnan(data.modes[:, 0])).sum()),
-          "mode spectra", data_hash(data), flush=True)
+    print(
+        len(data),
+        "crystals",
+        int(data.has_curve.sum()),
+        "curves",
+        int((~np.isnan(data.modes[:, 0])).sum()),
+        "mode spectra",
+        data_hash(data),
+        flush=True,
+    )
     may = np.ones(len(data), dtype=bool)
     if args.sources == "curves":
         may = data.has_curve
@@ -83,20 +104,32 @@ def main() -> None:
             if done.exists():
                 continue
             fit = FitSettings(**{"seed": 1000 + 100 * k + replica, **json.loads(args.fit)})
-            member = Member(data, np.flatnonzero((fold != k) & may), settings, fit, path)
+            start, bag = begun(args.start, f"cso-{k}-{replica}", data) if args.start else (None, None)
+            member = Member(
+                data, np.flatnonzero((fold != k) & may), settings, fit, path, bag=bag, start=start
+            )
             net = member.run(
-                lambda m, k=k, r=replica: print(
-                    f"{name} {k} {r} epoch {m.epoch}/{m.fit.epochs} train {m.curve[-1]['train']:.4f} "
-                    f"valid {m.curve[-1]['valid']:.4f} {m.seconds:.0f} s", flush=True
+                lambda m, k=k, r=replica: (
+                    print(
+                        f"{name} {k} {r} epoch {m.epoch}/{m.fit.epochs} train {m.curve[-1]['train']:.4f} "
+                        f"valid {m.curve[-1]['valid']:.4f} {m.seconds:.0f} s",
+                        flush=True,
+                    )
+                    if m.epoch % max(1, m.fit.epochs // 25) == 0
+                    else None
                 )
-                if m.epoch % max(1, m.fit.epochs // 25) == 0
-                else None
             )
             rows = np.setdiff1d(np.arange(len(data)), member.rows)
             found = predict(net, data, rows)
             temporary = done.with_suffix(".tmp.npz")
-            np.savez(temporary, id=np.array(data.ids)[rows], fold=k, seconds=member.seconds,
-                     curve=json.dumps(member.curve), **found)
+            np.savez(
+                temporary,
+                id=np.array(data.ids)[rows],
+                fold=k,
+                seconds=member.seconds,
+                curve=json.dumps(member.curve),
+                **found,
+            )
             os.replace(temporary, done)
 
 

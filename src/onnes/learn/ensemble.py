@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from onnes.errors import ModelError
+from onnes.errors import CrystalError, ModelError, OnnesError
 from onnes.learn import domain
 from onnes.learn.calibrate import Conformal
 from onnes.learn.epc import TARGETS, EpcPrediction, FloatArray, calibrated
 from onnes.learn.fast import FastEpc, FastInput
-from onnes.learn.features import AtomFeatures, FrozenPotential
+from onnes.learn.features import AtomFeatures, FrozenPotential, padded
 from onnes.learn.store import Checkpoint, pretrained
 from onnes.nets.property_head import HeadSettings, PropertyHead
 
@@ -89,14 +89,8 @@ class Part:
         return result * self.spread + self.centre
 
     def _padded(self, crystals: Sequence[Seen]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        most = max(len(c.numbers) for c in crystals)
         found = [np.concatenate([c.features[name].x for name in self.potentials], axis=1) for c in crystals]
-        x = np.zeros((len(crystals), most, found[0].shape[1]), dtype=np.float32)
-        z = np.zeros((len(crystals), most), dtype=np.int64)
-        for i, c in enumerate(crystals):
-            x[i, : len(c.numbers)], z[i, : len(c.numbers)] = found[i], c.numbers
-        volume = np.log([c.volume_A3 for c in crystals]).astype(np.float32)
-        return torch.as_tensor(x), torch.as_tensor(z), torch.as_tensor(volume)
+        return padded(found, [c.numbers for c in crystals], [c.volume_A3 for c in crystals])
 
 
 class EpcEnsemble:
@@ -152,21 +146,42 @@ class EpcEnsemble:
         """The potentials whose features are read."""
         return {name: FrozenPotential(potential=name, layers=k) for name, k in self.potentials.items()}
 
-    def look(self, structure: Structure) -> Seen:
-        """Compute what the networks read of a crystal.
+    def look(self, structures: Sequence[Structure]) -> list[Seen | OnnesError]:
+        """Compute what the networks read of each crystal, or say why one is refused.
 
-        Raises
-        ------
-        ModelError
-            ``unknown-element``.
-        CrystalError
-            See `onnes.learn.fast.FastEpc.prepare`.
+        Parameters
+        ----------
+        structures : sequence of pymatgen Structure
+
+        Returns
+        -------
+        list
+            In order. A refusal is a ModelError (``unknown-element``) or a CrystalError (``out-of-memory`` and those
+            of `onnes.learn.fast.FastEpc.prepare`).
         """
         from onnes.crystal.formula import numbers
 
-        graph = self.fast.prepare(structure)
-        features = {name: next(p.evaluate([structure])) for name, p in self.frozen.items()}
-        return Seen(features, numbers(structure), graph.volume_A3, graph)
+        graphs: dict[int, FastInput] = {}
+        refused: dict[int, OnnesError] = {}
+        for k, structure in enumerate(structures):
+            try:
+                graphs[k] = self.fast.prepare(structure)
+            except (CrystalError, ModelError) as error:
+                refused[k] = error
+        features: dict[int, dict[str, AtomFeatures]] = {k: {} for k in graphs}
+        for name, potential in self.frozen.items():
+            left = [k for k in graphs if k not in refused]
+            for k, found in zip(left, potential.attempt([structures[k] for k in left]), strict=True):
+                if isinstance(found, OnnesError):
+                    refused[k] = found
+                else:
+                    features[k][name] = found
+        return [
+            refused[k]
+            if k in refused
+            else Seen(features[k], numbers(structure), graphs[k].volume_A3, graphs[k])
+            for k, structure in enumerate(structures)
+        ]
 
     def outputs(self, crystals: Sequence[Seen]) -> FloatArray:
         """Outputs of every member in the order of `TARGETS`, shape (members, n, 4).

@@ -105,12 +105,12 @@ class Standard:
         """See `Predictor`."""
         out: list[Row] = [{} for _ in structures]
         seen, places = [], []
-        for k, structure in enumerate(structures):
-            try:
-                seen.append(self.epc.look(structure))
-                places.append(k)
-            except (CrystalError, ModelError) as error:
-                out[k] = error
+        for k, crystal in enumerate(self.epc.look(structures)):
+            if isinstance(crystal, OnnesError):
+                out[k] = crystal
+                continue
+            seen.append(crystal)
+            places.append(k)
         if not seen:
             return out
         found = self.epc.predict(seen, mu_star=mu_star, formula=formula)

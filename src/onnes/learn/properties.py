@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from onnes.learn.features import AtomFeatures
+from onnes.learn.features import AtomFeatures, padded
 from onnes.learn.store import Checkpoint, pretrained
 from onnes.nets.property_head import HeadSettings, PropertyHead
 
@@ -26,6 +26,10 @@ FloatArray = NDArray[Any]
 TARGETS = ("formation_correction", "gap", "nonmetal", "ln_bulk", "ln_shear", "stable")
 #: Label sources of the heads: formation energy and gap follow the first, moduli and stability the second.
 MATERIALS_PROJECT, JARVIS = 0, 1
+#: Crystals whose heads are evaluated together.
+BATCH = 64
+#: Features, atomic numbers, volume per atom in cubic angstrom.
+PropertyInput = tuple[AtomFeatures, NDArray[np.int64], float]
 
 
 @dataclass(frozen=True)
@@ -77,36 +81,54 @@ class PropertyEnsemble:
         self.centre, self.spread = np.array(settings["center"]), np.array(settings["spread"])
         self.elements: dict[int, float] = {int(k): v for k, v in settings["element_energies"].items()}
 
-    def predict(
-        self, crystals: Sequence[tuple[AtomFeatures, NDArray[np.int64], float]]
-    ) -> PropertyPrediction:
-        """Predict.
+    def outputs(self, crystals: Sequence[PropertyInput]) -> FloatArray:
+        """Outputs of every member in physical units (logits for the two classes), in the order of `TARGETS`.
 
         Parameters
         ----------
         crystals : sequence of (features, atomic numbers, volume per atom in cubic angstrom)
+
+        Returns
+        -------
+        ndarray, shape (members, n, 6)
         """
-        out = np.empty((len(crystals), len(TARGETS)))
-        own = np.empty(len(crystals))
+        result = np.empty((len(self.heads), len(crystals), len(TARGETS)))
         with torch.no_grad():
-            for i, (features, numbers, volume) in enumerate(crystals):
-                out[i] = self._mean(features, numbers, volume)
-                known = [self.elements.get(int(z), np.nan) for z in numbers]
-                own[i] = features.energy_eV_atom - float(np.mean(known))
+            for start in range(0, len(crystals), BATCH):
+                features, numbers, volumes = zip(*crystals[start : start + BATCH], strict=True)
+                x, z, v = padded([f.x for f in features], numbers, volumes)
+                for source, columns in ((MATERIALS_PROJECT, slice(0, 3)), (JARVIS, slice(3, 6))):
+                    told = torch.full((len(x),), source)
+                    for m, head in enumerate(self.heads):
+                        found = head(x, z, v, told)[:, columns].double().numpy()
+                        result[m, start : start + BATCH, columns] = found
+        return result * self.spread + self.centre
+
+    def predict(self, crystals: Sequence[PropertyInput]) -> PropertyPrediction:
+        """Predict with all members; see `outputs` for the input."""
+        return self.properties(self.outputs(crystals), crystals)
+
+    def properties(self, outputs: FloatArray, crystals: Sequence[PropertyInput]) -> PropertyPrediction:
+        """Properties of the mean of some members.
+
+        Parameters
+        ----------
+        outputs : ndarray, shape (members, n, 6)
+            See `outputs`; members may be those of one fold.
+        crystals : sequence
+            The same crystals.
+        """
+        out = outputs.mean(axis=0)
+        own = np.array([self._formation(features, numbers) for features, numbers, _ in crystals])
         nonmetal = _sigmoid(out[:, 2])
         gap = np.where(nonmetal > 0.5, np.maximum(out[:, 1], 0.0), 0.0)
         bulk, shear = np.exp(out[:, 3]), np.exp(out[:, 4])
         return PropertyPrediction(own + out[:, 0], gap, nonmetal, _sigmoid(out[:, 5]), bulk, shear)
 
-    def _mean(self, features: AtomFeatures, numbers: NDArray[np.int64], volume: float) -> FloatArray:
-        """Mean of the members in physical units (logits for the two classes)."""
-        x = torch.as_tensor(features.x)[None].expand(2, -1, -1)
-        z = torch.as_tensor(numbers)[None].expand(2, -1)
-        v = torch.full((2,), float(np.log(volume)))
-        source = torch.tensor([MATERIALS_PROJECT, JARVIS])
-        total = sum(head(x, z, v, source).double().numpy() for head in self.heads) / len(self.heads)
-        both = np.asarray(total) * self.spread + self.centre
-        return np.concatenate([both[MATERIALS_PROJECT, :3], both[JARVIS, 3:]])
+    def _formation(self, features: AtomFeatures, numbers: NDArray[np.int64]) -> float:
+        """Formation energy by the potential alone, in eV/atom; NaN without elemental reference."""
+        known = [self.elements.get(int(z), np.nan) for z in numbers]
+        return features.energy_eV_atom - float(np.mean(known))
 
 
 def _sigmoid(x: FloatArray) -> FloatArray:

@@ -55,7 +55,7 @@ class Regimes:
             self._keep("critical", epoch, now, state)
             # A new maximum: what looked like a second descent was not one.
             for kept in (self.values, self.epochs, self.states):
-                kept.pop("modern", None)  # type: ignore[attr-defined]
+                kept.pop("modern", None)
         elif now <= self.values.get("modern", float("inf")):
             self._keep("modern", epoch, now, state)
 

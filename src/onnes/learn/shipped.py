@@ -85,12 +85,14 @@ def predict_column(records: Sequence[Record], target: str, *, mu_star: float, fo
     from onnes.prediction import predict
 
     column, model = _column(target)
-    if model == "epc":
-        from onnes.learn.shipped_folds import out_of_fold
+    from onnes.learn import shipped_folds
 
-        found = out_of_fold(records, column, mu_star=mu_star, formula=formula)
-        if found is not None:
-            return Column(*found)
+    if model == "epc":
+        found = shipped_folds.out_of_fold(records, column, mu_star=mu_star, formula=formula)
+    else:
+        found = shipped_folds.properties_out_of_fold(records, column)
+    if found is not None:
+        return Column(*found)
     table = predict([_crystal(record, as_crystal) for record in records], mu_star=mu_star, formula=formula)
     if column not in table.columns or not table[column].notna().any():
         raise ModelError("unknown-target", f"the shipped model predicts no {column}")

@@ -1,17 +1,24 @@
-"""The shipped electron-phonon ensemble as an honest witness: each crystal by the heads that left its formula out."""
+"""The shipped ensembles as honest witnesses: each crystal by the heads that left its formula out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnes.crystal.formula import numbers
 from onnes.data.records import Record
-from onnes.errors import CrystalError, ModelError
-from onnes.learn.ensemble import EpcEnsemble, Seen
+from onnes.errors import CrystalError, OnnesError
+from onnes.learn.ensemble import EpcEnsemble
+from onnes.learn.features import FrozenPotential
 from onnes.learn.fold_of import UNSEEN, FormulaTable, held_out
 from onnes.learn.marks import OUT_OF_FOLD, UNSEEN_ROWS
+from onnes.learn.properties import PropertyEnsemble
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
 
 FloatArray = NDArray[np.float64]
 
@@ -61,45 +68,104 @@ def out_of_fold(
         return None
     fold = table.parts_of(r.formula for r in records)
     value, low, high = np.full((3, len(records)), np.nan)
-    for start in range(0, len(records), CHUNK):
+    for rows, structures in _chunks(records):
         place, crystals = [], []
-        for i in range(start, min(start + CHUNK, len(records))):
-            crystal = _seen(records[i], ensemble)
-            if crystal is not None:
+        for i, crystal in zip(rows, ensemble.look(structures), strict=True):
+            if not isinstance(crystal, OnnesError):
                 place.append(i)
                 crystals.append(crystal)
         if not place:
             continue
-        rows, log = np.array(place), ensemble.outputs(crystals)
-        for chosen in (fold[rows] == UNSEEN, fold[rows] != UNSEEN):
-            if not chosen.any():
-                continue
-            part, known = log[:, chosen], fold[rows[chosen]]
-            if (known != UNSEEN).all():
-                part = held_out(part, known, table.members_per_fold)
+        for chosen, part in _parts(ensemble.outputs(crystals), fold[place], table):
+            here = np.array(place)[chosen]
             found = ensemble.calibrated(part, mu_star=mu_star, formula=formula)
-            value[rows[chosen]] = getattr(found, _FIELDS[column])
+            value[here] = getattr(found, _FIELDS[column])
             if column == "tc_K":
-                low[rows[chosen]], high[rows[chosen]] = found.tc_low_K, found.tc_high_K
-    marks = [UNSEEN_ROWS if k == UNSEEN else OUT_OF_FOLD for k in fold]
-    return value, low, high, marks, _notes(fold, table, ensemble)
+                low[here], high[here] = found.tc_low_K, found.tc_high_K
+    return value, low, high, _marks(fold), _notes(fold, table, ensemble.members)
 
 
-def _seen(record: Record, ensemble: EpcEnsemble) -> Seen | None:
-    """A crystal as the networks see it; None for one that `onnes.predict` refuses."""
+def properties_out_of_fold(
+    records: Sequence[Record],
+    column: str,
+    *,
+    heads: PropertyEnsemble | None = None,
+    potential: FrozenPotential | None = None,
+) -> tuple[FloatArray, FloatArray, FloatArray, list[str], list[str]] | None:
+    """As `out_of_fold`, of the property heads; they state no intervals.
+
+    Parameters
+    ----------
+    records : sequence of Record
+    column : str
+        Field of `onnes.learn.properties.PropertyPrediction`.
+    heads : PropertyEnsemble, optional
+        The shipped ones by default.
+    potential : FrozenPotential, optional
+        Whose features they read.
+
+    Raises
+    ------
+    ModelError
+        ``bad-folds``, ``damaged-model``.
+    """
+    heads = heads or PropertyEnsemble()
+    table = FormulaTable.read(heads.checkpoint)
+    if table is None or not table.members_per_fold:
+        return None
+    potential = potential or FrozenPotential(potential=heads.potential)
+    fold = table.parts_of(r.formula for r in records)
+    value, low, high = np.full((3, len(records)), np.nan)
+    for rows, structures in _chunks(records):
+        place, crystals = [], []
+        for i, structure, found in zip(rows, structures, potential.attempt(structures), strict=True):
+            if not isinstance(found, OnnesError):
+                place.append(i)
+                crystals.append((found, numbers(structure), structure.volume / len(structure)))
+        if not place:
+            continue
+        for chosen, part in _parts(heads.outputs(crystals), fold[place], table):
+            some = [crystals[i] for i in chosen]
+            value[np.array(place)[chosen]] = getattr(heads.properties(part, some), column)
+    notes = _notes(fold, table, len(heads.heads))
+    return value, low, high, _marks(fold), [*notes, heads.checkpoint.card["caution"]]
+
+
+def _chunks(records: Sequence[Record]) -> Iterator[tuple[list[int], list[Structure]]]:
+    """Rows and crystals that pass the gate of `onnes.predict`, some at a time."""
     from onnes.crystal.read import as_crystal
 
-    try:
-        return ensemble.look(as_crystal(record.structure(), id=record.id).structure)
-    except (CrystalError, ModelError):
-        return None
+    for start in range(0, len(records), CHUNK):
+        rows, structures = [], []
+        for i in range(start, min(start + CHUNK, len(records))):
+            try:
+                structures.append(as_crystal(records[i].structure(), id=records[i].id).structure)
+            except CrystalError:
+                continue
+            rows.append(i)
+        yield rows, structures
 
 
-def _notes(fold: NDArray[np.intp], table: FormulaTable, ensemble: EpcEnsemble) -> list[str]:
+def _parts(
+    outputs: FloatArray, fold: NDArray[np.intp], table: FormulaTable
+) -> Iterator[tuple[NDArray[np.intp], FloatArray]]:
+    """Unseen crystals with the outputs of all members, known ones with those of their fold's."""
+    unseen, known = np.flatnonzero(fold == UNSEEN), np.flatnonzero(fold != UNSEEN)
+    if len(unseen):
+        yield unseen, outputs[:, unseen]
+    if len(known):
+        yield known, held_out(outputs[:, known], fold[known], table.members_per_fold)
+
+
+def _marks(fold: NDArray[np.intp]) -> list[str]:
+    return [UNSEEN_ROWS if k == UNSEEN else OUT_OF_FOLD for k in fold]
+
+
+def _notes(fold: NDArray[np.intp], table: FormulaTable, members: int) -> list[str]:
     known = int((fold != UNSEEN).sum())
     if not known:
         return [f"no formula is among the {len(table.keys)} the heads were trained on; all heads predict"]
     return [
         f"{known} rows have formulas of the training set; each is predicted by the {table.members_per_fold} of "
-        f"{ensemble.members} heads that did not see it (the other {len(fold) - known} rows by all)"
+        f"{members} heads that did not see it (the other {len(fold) - known} rows by all)"
     ]

@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +119,9 @@ class FitSettings:
                 "bad-setting", f"unknown regime {self.regime!r}; use one of {', '.join(REGIMES)}"
             )
         if self.epochs < 1 or self.batch < 1 or not self.rate > 0 or self.curve_times < 1:
-            raise SettingsError("bad-setting", f"epochs, batch, rate and curve_times must be positive: {self}")
+            raise SettingsError(
+                "bad-setting", f"epochs, batch, rate and curve_times must be positive: {self}"
+            )
 
 
 def bootstrap(group: NDArray[Any], rows: IntArray, seed: int) -> tuple[IntArray, FloatArray, IntArray]:
@@ -197,8 +199,10 @@ class Member:
     net, fit : SpectrumSettings, FitSettings
     path : Path
         State of the training (``.pt``); an existing one is gone on with.
-    sample : bool
-        Draw a bootstrap sample; otherwise all rows are learned and a tenth of the groups validates.
+    bag : (rows, times, left), optional
+        What is learned, how often each of it counts, and what validates; a bootstrap sample by default.
+    start : mapping of str to Tensor, optional
+        Weights of a network without vibrations to begin with; those of the new inputs begin at zero.
     """
 
     def __init__(
@@ -209,18 +213,18 @@ class Member:
         fit: FitSettings,
         path: Path,
         *,
-        sample: bool = True,
+        bag: tuple[IntArray, FloatArray, IntArray] | None = None,
+        start: Mapping[str, Tensor] | None = None,
     ) -> None:
         if not len(rows):
             raise DataError("no-rows", "a spectral network needs at least one labelled crystal")
         torch.manual_seed(fit.seed)
         self.data, self.fit, self.path = data, fit, path
-        if sample:
-            self.rows, self.times, self.left = bootstrap(data.group, rows, fit.seed)
-        else:
-            self.rows, self.times, self.left = _tenth_out(data.group, rows, fit.seed)
+        self.rows, self.times, self.left = bag or bootstrap(data.group, rows, fit.seed)
         self.net = SpectrumNet(net)
-        if net.features:
+        if start is not None:
+            begin(self.net, start)
+        elif net.features:
             assert data.features is not None
             x = np.concatenate([data.features[i] for i in self.rows]).astype(np.float64)
             self.net.feature_mean.copy_(torch.as_tensor(x.mean(0)).float())
@@ -232,9 +236,7 @@ class Member:
         self.weight = np.zeros(len(data))
         self.weight[self.rows] = self.times
         self.steps = -(-len(self.epoch_rows) // fit.batch)
-        self.optimiser = torch.optim.AdamW(
-            self.net.parameters(), lr=fit.rate, weight_decay=fit.weight_decay
-        )
+        self.optimiser = torch.optim.AdamW(self.net.parameters(), lr=fit.rate, weight_decay=fit.weight_decay)
         self.schedule = (
             torch.optim.lr_scheduler.OneCycleLR(
                 self.optimiser, fit.rate, total_steps=fit.epochs * self.steps, pct_start=0.2
@@ -249,11 +251,10 @@ class Member:
         values = grid.values(data.shares[curve], np.exp(data.moments[curve, 0]))
         self.constants = {
             "width": torch.as_tensor(grid.width_meV).float(),
-            "mean_square": torch.tensor(
-                float(((values**2) @ grid.width_meV).mean()) if curve.any() else 1.0
-            ),
+            "mean_square": torch.tensor(float(((values**2) @ grid.width_meV).mean()) if curve.any() else 1.0),
         }
-        self.epoch, self.curve, self.seconds = 0, [], 0.0
+        self.epoch, self.seconds = 0, 0.0
+        self.curve: list[dict[str, float]] = []
         self.regimes = Regimes()
         if path.exists():
             self._read()
@@ -340,7 +341,9 @@ class Member:
     def _read(self) -> None:
         state = torch.load(self.path, weights_only=False)
         if state["fit"] != asdict(self.fit) or state["settings"] != self.net.settings.as_dict():
-            raise DataError("other-run", f"{self.path.name} is of a run with other settings; use another folder")
+            raise DataError(
+                "other-run", f"{self.path.name} is of a run with other settings; use another folder"
+            )
         if not np.array_equal(state["rows"], self.rows):
             raise DataError("other-data", f"{self.path.name} was trained on other crystals")
         self.net.load_state_dict(state["net"])
@@ -370,8 +373,21 @@ def _atoms(each: list[NDArray[Any]] | None, rows: Sequence[int] | IntArray) -> T
     return torch.as_tensor(np.concatenate([each[i] for i in rows])).float()
 
 
-def _tenth_out(group: NDArray[Any], rows: IntArray, seed: int) -> tuple[IntArray, FloatArray, IntArray]:
-    names, where = np.unique(group[rows], return_inverse=True)
-    out = np.random.default_rng(seed).permutation(len(names))[: len(names) // 10]
-    left = np.isin(where, out)
-    return rows[~left], np.ones((~left).sum()), rows[left]
+def begin(net: SpectrumNet, start: Mapping[str, Tensor]) -> None:
+    """Give a network the weights of another one with fewer inputs.
+
+    Raises
+    ------
+    DataError
+        ``other-network``: the weights do not fit.
+    """
+    own = net.state_dict()
+    for name, value in start.items():
+        if name not in own or own[name].shape[:1] != value.shape[:1] or own[name].ndim != value.ndim:
+            raise DataError("other-network", f"the weights to begin with do not fit at {name}")
+        if own[name].shape == value.shape:
+            own[name].copy_(value)
+            continue
+        own[name].zero_()
+        own[name][:, : value.shape[1]] = value
+    net.load_state_dict(own)

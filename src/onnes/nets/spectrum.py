@@ -182,7 +182,19 @@ class SpectrumNet(nn.Module):
         self.element = nn.Embedding(MAX_Z + 1, s.embed)
         self.by_mass = nn.Embedding(MAX_Z + 1, s.embed)
         extra = s.features + (cells if s.phonons else 0)
-        self.inputs = nn.Sequential(nn.Dropout(s.dropout), nn.Linear(extra, s.embed)) if extra else None
+        #: What the atoms bring along feeds the messages and, past them, the readout.
+        self.inputs = (
+            nn.Sequential(
+                nn.Linear(extra, s.readout),
+                nn.SiLU(),
+                nn.Dropout(s.dropout),
+                nn.Linear(s.readout, s.readout),
+                nn.SiLU(),
+            )
+            if extra
+            else None
+        )
+        self.to_messages = nn.Linear(s.readout, s.embed) if extra else None
         self.body = _Body(s)
         self.read: _Bins | _Scaled = _Bins(s, grid) if s.output == "bins" else _Scaled(s, grid)
 
@@ -220,9 +232,13 @@ class SpectrumNet(nn.Module):
             parts.append((_given(features, "features") - self.feature_mean) / self.feature_std)
         if s.phonons:
             parts.append(10.0 * _given(phonons, "phonons"))
-        if self.inputs is not None:
-            h = h + self.inputs(torch.cat(parts, dim=1))
+        brought = None
+        if self.inputs is not None and self.to_messages is not None:
+            brought = self.inputs(torch.cat(parts, dim=1))
+            h = h + self.to_messages(brought)
         scalars = self.body(h, batch)
+        if brought is not None and s.output == "scaled":
+            scalars = torch.cat([scalars, brought], dim=1)
         out: SpectrumOutput = self.read(scalars, batch, source, phonons if s.phonons else None)
         return out
 
@@ -276,9 +292,7 @@ class _Body(nn.Module):
         from e3nn.math import soft_one_hot_linspace
 
         # e3nn's axes are y, z, x; a fixed permutation of coordinates is a rotation and changes nothing.
-        sh = o3.spherical_harmonics(
-            self.harmonics, batch.vector, normalize=True, normalization="component"
-        )
+        sh = o3.spherical_harmonics(self.harmonics, batch.vector, normalize=True, normalization="component")
         radial = soft_one_hot_linspace(
             batch.distance, 0.0, self.cutoff, self.radial, basis="gaussian", cutoff=False
         ) * (self.radial**0.5)
@@ -321,7 +335,8 @@ class _Convolution(nn.Module):
         from e3nn.nn import FullyConnectedNet
 
         wanted = {ir for _, ir in irreps_out}
-        found, paths = [], []
+        found: list[Any] = []
+        paths = []
         for i, (n, a) in enumerate(irreps):
             for j, (_, b) in enumerate(harmonics):
                 for ir in a * b:
@@ -374,6 +389,8 @@ class _Scaled(nn.Module):
     place: Tensor
     log_coupling: Tensor
     phonon_place: Tensor
+    phonon_width: Tensor
+    to_grid: Tensor
 
     def __init__(self, s: SpectrumSettings, grid: SpectralGrid) -> None:
         super().__init__()
@@ -385,19 +402,17 @@ class _Scaled(nn.Module):
             ("phonon_place", np.log(middle)),
         ):
             self.register_buffer(name, torch.tensor(value).float(), persistent=False)
-        between = np.stack(
-            [np.interp(grid.omega_meV, middle, row) for row in np.eye(len(middle))], axis=0
-        )
+        between = np.stack([np.interp(grid.omega_meV, middle, row) for row in np.eye(len(middle))], axis=0)
         self.register_buffer("to_grid", torch.tensor(between).float(), persistent=False)
         self.register_buffer(
             "phonon_width", torch.tensor(np.diff(PHONON_EDGES_MEV)).float(), persistent=False
         )
-        self.phonons = s.phonons
-        self.atom = nn.Sequential(nn.Linear(s.embed, s.readout), nn.SiLU())
+        brought = s.readout if s.features or s.phonons else 0
+        self.atom = nn.Sequential(nn.Linear(s.embed + brought, s.readout), nn.SiLU(), nn.Dropout(s.dropout))
         self.score = nn.Linear(s.readout, 2)
         self.source = nn.Embedding(s.sources, 8)
         self.mix = nn.Sequential(
-            nn.Linear(4 * s.readout + 9 + (1 if s.phonons else 0), s.readout),
+            nn.Linear(4 * s.readout + 9, s.readout),
             nn.SiLU(),
             nn.Dropout(s.dropout),
             nn.Linear(s.readout, s.readout),
@@ -406,8 +421,10 @@ class _Scaled(nn.Module):
         self.scalars = nn.Linear(s.readout, 3)
         self.shape = nn.Linear(s.readout, KNOTS)
         self.phonon_shape = nn.Linear(s.readout, KNOTS)
-        self.site = nn.Linear(s.readout, 1)
-        self.gain = nn.Parameter(torch.tensor(0.5))
+        if s.phonons:
+            self.site = nn.Linear(s.readout, 1)
+            #: Weights of the vibrations in the shape, the scale and ln lambda.
+            self.gain = nn.Parameter(torch.tensor([0.3, 0.7, 0.5]))
         nn.init.normal_(self.scalars.weight, std=0.01)
         nn.init.zeros_(self.scalars.bias)
         for layer in (self.shape, self.phonon_shape):
@@ -425,26 +442,23 @@ class _Scaled(nn.Module):
         attention = (5.0 * torch.tanh(self.score(a) / 5.0)).exp()
         attention = attention / total(attention, at, size).index_select(0, at)
         heads = total((attention.unsqueeze(2) * a.unsqueeze(1)).flatten(1), at, size)
-        volume = self._volume(batch)
-        inputs = [mean, deviation, heads, volume, self.source(source)]
-        seen = None
-        if phonons is not None:
-            seen = total(phonons, at, size) / n
-            inputs.append((seen @ self.phonon_place - 3.0).unsqueeze(1))
-        c = self.mix(torch.cat(inputs, dim=1))
+        c = self.mix(torch.cat([mean, deviation, heads, self._volume(batch), self.source(source)], dim=1))
         log_lambda, centre, phonon_centre = (self.scalars(c) + self.start).unbind(1)
-        if seen is not None:
-            # The vibrations are known: the scale is a shift from their mean logarithm.
-            centre = centre - self.start[1] + seen @ self.phonon_place
-            phonon_centre = phonon_centre - self.start[2] + seen @ self.phonon_place
+        modes = _interpolate(self.phonon_shape(c), self.phonon_place - phonon_centre.unsqueeze(1))
+        modes = (modes + (self.phonon_width / self.phonon_place.exp()).log()).softmax(1)
+        if phonons is not None:
+            # Vibrations stiffer than the structure made the network expect: alpha2F moves up with them, and
+            # lambda, which goes as omega^-2 for the same electrons, goes down.
+            seen = total(phonons, at, size) / n
+            stiffer = (seen - modes) @ self.phonon_place
+            centre = centre + self.gain[1] * stiffer
+            log_lambda = log_lambda - self.gain[2] * stiffer
         logits = _interpolate(self.shape(c), self.place - centre.unsqueeze(1)) + self.log_coupling
         if phonons is not None:
             share = phonons * nn.functional.softplus(self.site(a))
             density = total(share, at, size) / n / self.phonon_width
             at_grid = (density @ self.to_grid) * self.place.exp()
-            logits = logits + self.gain * (at_grid + LEAST).log()
-        modes = _interpolate(self.phonon_shape(c), self.phonon_place - phonon_centre.unsqueeze(1))
-        modes = (modes + (self.phonon_width / self.phonon_place.exp()).log()).softmax(1)
+            logits = logits + self.gain[0] * (at_grid + LEAST).log()
         return SpectrumOutput(log_lambda, logits.softmax(1), modes)
 
     def _volume(self, batch: BondBatch) -> Tensor:

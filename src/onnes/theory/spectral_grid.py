@@ -35,7 +35,9 @@ class SpectralGrid:
     def __post_init__(self) -> None:
         omega = np.asarray(self.omega_meV, dtype=float)
         if omega.ndim != 1 or omega.size < 2 or omega[0] <= 0.0 or (np.diff(omega) <= 0.0).any():
-            raise SettingsError("bad-grid", "a spectral grid needs at least two rising frequencies above zero")
+            raise SettingsError(
+                "bad-grid", "a spectral grid needs at least two rising frequencies above zero"
+            )
         object.__setattr__(self, "omega_meV", omega)
 
     @classmethod
@@ -60,7 +62,7 @@ class SpectralGrid:
 
     @cached_property
     def coupling(self) -> FloatArray:
-        """lambda = sum(coupling * values), shape (K,)."""
+        """Lambda = sum(coupling * values), shape (K,)."""
         return self._functional(-1.0)
 
     @cached_property
@@ -110,8 +112,28 @@ class SpectralGrid:
         low, high = self.log_omega[above - 1], self.log_omega[above]
         part = (place - low) / (high - low)
         size = self.omega_meV.size
-        shares = np.bincount(above - 1, measure * (1.0 - part), size) + np.bincount(above, measure * part, size)
+        shares = np.bincount(above - 1, measure * (1.0 - part), size) + np.bincount(
+            above, measure * part, size
+        )
         return np.asarray(shares / total)
+
+    def smoothed(self, spectrum: Spectrum, *, step_meV: float = 0.1, window: int = 101) -> FloatArray:
+        """alpha2F at the points after a Savitzky-Golay filter of third order, shape (K,).
+
+        The preparation of Gibson et al. (arXiv:2401.16611): filter on a grid of `step_meV`, then interpolate. Negative
+        overshoots are cut.
+
+        Raises
+        ------
+        PhysicsError
+            ``beyond-grid``.
+        """
+        from scipy.signal import savgol_filter
+
+        spectrum.on_grid(self.omega_meV)  # refuses a curve that leaves the grid
+        x = np.arange(step_meV, self.omega_meV[-1] + window * step_meV, step_meV)
+        smooth = savgol_filter(spectrum.on_grid(x), window, 3)
+        return np.maximum(np.interp(self.omega_meV, x, smooth), 0.0)
 
     def values(self, shares: ArrayLike, lam: ArrayLike) -> FloatArray:
         """alpha2F at the points of shares (..., K) and lambda (...)."""
