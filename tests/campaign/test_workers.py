@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 
 import pytest
 
@@ -17,6 +18,21 @@ def test_ctrl_c_waits_for_the_end_of_the_start_and_is_not_lost():
         done.append("start completed")
     assert done == ["start completed"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def threads() -> tuple[bool, int]:
+    """Whether torch was there before it was asked for, and its threads."""
+    before = "torch" in sys.modules
+    import torch
+
+    return before, torch.get_num_threads()
+
+
+def test_a_worker_keeps_to_one_thread_and_loads_torch_when_it_is_needed(monkeypatch):
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        monkeypatch.setenv(name, "3")
+    with Workers(1) as workers:
+        assert workers.submit(threads).result() == (False, 1)
 
 
 def test_killing_a_pool_that_is_starting_leaves_nothing_behind(capfd):

@@ -10,12 +10,14 @@ import pytest
 from onnes.errors import ModelError
 from onnes.learn.ensemble import EpcEnsemble
 from onnes.learn.epc import FLOOR_K, TARGETS, omega_2, tc_of, tc_spread
+from onnes.learn.predictors import predictor
 from onnes.learn.store import Checkpoint, pretrained
 
 
 @pytest.fixture(scope="module")
 def ensemble():
-    return EpcEnsemble()
+    """That of the shipped predictor: its potentials are loaded once a process."""
+    return predictor("standard").epc
 
 
 def logs(members=4, n=50, seed=0, scatter=0.1):
@@ -97,3 +99,19 @@ def test_checkpoint_of_another_layout_is_refused_in_one_line(tmp_path):
 def test_card_states_coverage_within_two_points_overall(ensemble):
     rows = ensemble.checkpoint.card["interval"]["coverage_cross_fold"]
     assert rows[0]["share"] == pytest.approx(0.90, abs=0.02)
+
+
+def test_batched_crystals_are_those_seen_alone(ensemble):
+    """Mixed sizes with a refusal of the graph and one of the potentials between them."""
+    from pymatgen.core import Lattice, Structure
+
+    nb = Structure(Lattice.cubic(3.3), ["Nb", "Nb"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    gas = Structure(Lattice.cubic(30.0), ["Nb"], [[0, 0, 0]])
+    curium = Structure(Lattice.cubic(3.0), ["Cm"], [[0, 0, 0]])
+    good = [nb, nb * (3, 3, 2), Structure(Lattice.cubic(4.2), ["Ti", "N"], [[0, 0, 0], [0.5, 0.5, 0.5]]), nb]
+    found = ensemble.look([good[0], gas, good[1], curium, *good[2:]])
+    assert (found[1].code, found[3].code) == ("no-bonds", "unknown-element")
+    together = ensemble.outputs([found[k] for k in (0, 2, 4, 5)])
+    alone = np.concatenate([ensemble.outputs(ensemble.look([s])) for s in good], axis=1)
+    np.testing.assert_allclose(together, alone, rtol=1e-5, atol=1e-5)
+    assert ensemble.look([]) == []

@@ -12,8 +12,10 @@ from onnes.learn import fold_of, shipped_folds
 from onnes.learn.calibrate import Conformal, Space
 from onnes.learn.ensemble import EpcEnsemble
 from onnes.learn.evaluate import Options, evaluate
+from onnes.learn.features import AtomFeatures
 from onnes.learn.fold_of import KEY, UNSEEN, FormulaTable, fold_table, held_out
 from onnes.learn.plan import folds_plan
+from onnes.learn.properties import TARGETS, PropertyEnsemble
 from onnes.learn.store import Checkpoint
 
 FOLDS = {f"Al{a}Nb{b}": (a * b) % 5 for a in range(1, 60) for b in range(1, 60)}
@@ -92,8 +94,8 @@ class Known(EpcEnsemble):
             for name in ("lambda", "omega_log_K", "tc_K")
         }
 
-    def look(self, structure):
-        return structure
+    def look(self, structures):
+        return structures
 
     def outputs(self, crystals):
         one = np.array([[np.log(lam(m)), np.log(200.0), 0.0, np.log(1.2)] for m in range(6)])
@@ -140,3 +142,52 @@ def test_evaluate_shipped_with_a_table(monkeypatch, records):
     assert mae["out of fold"].value == pytest.approx(np.mean(error))
     assert not any("NOT A TEST" in note for note in found.notes)
     assert {row["known"] for row in found.rows} == {"out of fold", "unseen"}
+
+
+# --- the property heads
+
+
+class Energies:
+    """A potential that says -1 eV/atom of everything but tungsten, which it refuses."""
+
+    def attempt(self, structures):
+        for s in structures:
+            if s[0].specie.symbol == "W":
+                yield ModelError("unknown-element", "no W")
+            else:
+                yield AtomFeatures(np.zeros((len(s), 4), dtype=np.float32), -1.0)
+
+
+class Heads(PropertyEnsemble):
+    """Six members (three folds of two); member m corrects the formation energy by m eV/atom."""
+
+    def __init__(self, table=None):
+        settings = {KEY: table.settings()} if table else {}
+        card = {"caution": "the potential saw it"}
+        self.checkpoint = Checkpoint("properties", settings, card, table.tensors() if table else {})
+        self.heads, self.potential = [None] * 6, "none"
+        self.elements = {z: -3.0 for z in range(1, 101)}
+
+    def outputs(self, crystals):
+        out = np.zeros((6, len(crystals), len(TARGETS)))
+        out[:, :, 0] = np.arange(6)[:, None]
+        return out
+
+
+def test_properties_by_the_heads_that_left_the_formula_out(records):
+    folds = {r.formula: k % 3 for k, r in enumerate(records[:6])}
+    heads = Heads(fold_table(folds, "s", members_per_fold=2))
+    found = shipped_folds.properties_out_of_fold(
+        records, "formation_energy_eV_atom", heads=heads, potential=Energies()
+    )
+    assert found is not None
+    value, low, _, marks, notes = found
+    # 2 eV/atom by the potential, and the mean of the members.
+    expected = [2.0 + 2 * (k % 3) + 0.5 for k in range(6)] + [4.5] * 4
+    expected[METALS.index("W")] = np.nan
+    np.testing.assert_allclose(value, expected)
+    assert marks == ["out of fold"] * 6 + ["unseen"] * 4 and np.isnan(low).all()
+    assert "6 rows" in notes[0] and "2 of 6 heads" in notes[0] and notes[1] == "the potential saw it"
+    assert (
+        shipped_folds.properties_out_of_fold(records, "gap_eV", heads=Heads(), potential=Energies()) is None
+    )

@@ -76,3 +76,19 @@ def test_card_states_split_n_and_baselines():
     for row in card["table"].values():
         assert row["n"] > 500 and len(row) >= 4
         assert all("ci95" in v for v in row.values() if isinstance(v, dict))
+
+
+def test_batched_crystals_are_those_predicted_alone():
+    from onnes.learn.features import AtomFeatures
+
+    heads, rng = PropertyEnsemble(), np.random.default_rng(0)
+    width = len(heads.heads[0].mean)
+    sizes = [1, 7, 3, 20, 2] * 14
+    crystals = [
+        (AtomFeatures(rng.normal(size=(n, width)).astype(np.float32), -2.0), rng.integers(1, 80, n), 12.0 + n)
+        for n in sizes
+    ]
+    together = heads.outputs(crystals)
+    assert together.shape == (10, len(sizes), len(TARGETS))
+    for k in (0, 3, 63, 64, 69):
+        np.testing.assert_allclose(together[:, k], heads.outputs([crystals[k]])[:, 0], rtol=1e-5, atol=1e-5)

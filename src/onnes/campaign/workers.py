@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -97,6 +98,7 @@ def single_thread() -> None:
     """Keep numerical libraries of this process to one thread: workers share the cores, results stay equal."""
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = "1"
-    import torch
-
-    torch.set_num_threads(1)
+    # A torch that is loaded already reads them no more; one that is loaded later does, and may never be needed.
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(1)
