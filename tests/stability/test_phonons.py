@@ -17,13 +17,13 @@ from onnes.stability.phonon_files import density, write_files
 from onnes.stability.phonon_report import AS_GIVEN, RELAXED, phonon_report
 from onnes.stability.phonon_thermal import debye_acoustic, heat_capacity
 from onnes.stability.phonon_verdict import Modes, commensurate, judge, noise_radius, vote
-from onnes.stability.phonons import PhononSettings, harmonic, site_spectra
+from onnes.stability.phonons import PhononSettings, harmonic, repetitions, site_spectra
 from onnes.units import UNITS
 
 A, MASS, STIFF = 4.0, 63.546, (2.0, 0.5)
 SPRINGS = Springs([A / np.sqrt(2), A], STIFF)
 # Three times the primitive cell reaches beyond the second neighbours that the springs hold.
-QUICK = replace(AS_GIVEN, least_length_A=6.5, mesh_length_A=30.0)
+QUICK = replace(AS_GIVEN, least_length_A=6.5, mesh_length_A=30.0, zone_edges=False)
 
 
 def fcc(a: float = A) -> Structure:
@@ -320,6 +320,13 @@ def test_points_of_the_supercell_and_the_radius_of_noise():
     assert (points[:, 1] == 0).all() and set(np.round(points[:, 2] * 3)) == {0, 1, -1}
     assert noise_radius((2, 2, 4), np.eye(3)) == pytest.approx(0.125)
     assert noise_radius((2, 2, 1), np.diag([1.0, 1.0, 0.1]), (False, False, True)) == pytest.approx(0.25)
+
+
+def test_repetitions_are_even_where_the_zone_edge_must_fit():
+    cell = np.diag([3.0, 4.0, 12.0])
+    assert repetitions(cell, replace(QUICK, least_length_A=9.0)).tolist() == [3, 3, 1]
+    assert repetitions(cell, replace(RELAXED, least_length_A=9.0)).tolist() == [4, 4, 1]
+    assert repetitions(cell, PhononSettings(least_length_A=9.0, most_times=2)).tolist() == [2, 2, 1]
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,9 @@ Relax = Annotated[
 FixedCell = Annotated[
     bool, typer.Option("--fixed-cell", help="Relax the atoms only (a crystal under pressure).")
 ]
-Length = Annotated[float, typer.Option("--supercell-length", help="Shortest supercell, A.")]
+Length = Annotated[
+    float, typer.Option("--supercell-length", help="Shortest supercell, A; repetitions are even.")
+]
 Tolerance = Annotated[
     float, typer.Option("--tolerance", help="Imaginary modes above minus this are noise, cm-1.")
 ]
@@ -36,7 +38,7 @@ def phonons(
     as_json: AsJson = False,
     relax: Relax = True,
     fixed_cell: FixedCell = False,
-    supercell_length: Length = 10.0,
+    supercell_length: Length = 9.0,
     tolerance: Tolerance = 5.0,
 ) -> None:
     """Phonon bands, densities of states, heat capacity, Debye temperature and verdict; one row per structure."""

@@ -25,6 +25,8 @@ COLOURS = ("#1d5b8f", "#c05a1c", "#3a7d44", "#7a4a9e", "#8a6d00", "#2a8c8c")
 GREY, PALE_RED = "#8a919b", "#f7e3e0"
 #: Gaussian width of the densities of states: this part of the highest frequency, within these limits in meV.
 SMEAR, LEAST_SMEAR_MEV, MOST_SMEAR_MEV = 0.008, 0.25, 2.0
+#: Part of the axis below zero that the word in it needs.
+LEAST_ROOM = 0.04
 MEV_TO_CM1 = TO_KELVIN["meV"] / TO_KELVIN["cm-1"]
 
 
@@ -109,7 +111,7 @@ def figure(report: PhononReport) -> Figure:
         if bottom < 0.0:
             axes.axhspan(bottom, 0.0, color=PALE_RED, zorder=0)
             axes.axhline(0.0, color=GREY, linewidth=0.8)
-    if bottom < 0.0:
+    if bottom < -LEAST_ROOM * top:
         left.text(0.01, 0.01, "imaginary", transform=left.transAxes, fontsize=8, color="#9c2c1c")
     left.set_ylabel("ω (meV)")
     scale: Any = right.secondary_yaxis("right", functions=(_to_cm1, _from_cm1))

@@ -44,15 +44,16 @@ if TYPE_CHECKING:
 FloatArray = NDArray[np.float64]
 
 THZ_TO_CM1 = TO_KELVIN["THz"] / TO_KELVIN["cm-1"]
-#: Cell and atoms relaxed to 1e-3 eV/A, supercells of at least 10 A, refused rather than cut short.
+#: Cell and atoms relaxed to 1e-3 eV/A, supercells of at least 9 A with even repetitions, refused rather than cut short.
 RELAXED = PhononSettings(
-    least_length_A=10.0,
+    least_length_A=9.0,
     most_times=12,
     most_atoms=600,
     fmax_eV_A=1e-3,
     relax_steps=300,
     relax_cell=True,
     force_left_eV_A=1e-3,
+    zone_edges=True,
 )
 #: The crystal as it is, refused when a force above 1e-3 eV/A is left.
 AS_GIVEN = replace(RELAXED, relax_steps=0, relax_cell=False)

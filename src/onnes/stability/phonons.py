@@ -50,6 +50,9 @@ class PhononSettings:
         Every axis of the supercell is at least this long.
     most_times : int
         Repetitions along an axis are no more than this, whatever the length.
+    zone_edges : bool
+        Make repetitions even (one stays one), so that the zone edges, where crystals like to become unstable, fit
+        into the supercell.
     most_atoms : int
         Of the supercell; larger ones are refused.
     displacement_A : float
@@ -73,6 +76,7 @@ class PhononSettings:
     relax_steps: int = 100
     relax_cell: bool = False
     force_left_eV_A: float = FORCE_LEFT_EV_A
+    zone_edges: bool = False
 
     def __post_init__(self) -> None:
         positive = (self.least_length_A, self.most_times, self.most_atoms, self.displacement_A)
@@ -378,7 +382,8 @@ def repetitions(cell: FloatArray, settings: PhononSettings) -> NDArray[np.int64]
     """Repetitions along the axes: the fewest that make the distance between opposite faces long enough."""
     height = 1.0 / np.linalg.norm(np.linalg.inv(cell), axis=0)
     times = np.ceil(settings.least_length_A / height - 1e-6).astype(np.int64)
-    return np.asarray(np.clip(times, 1, settings.most_times))
+    times = np.clip(times, 1, settings.most_times)
+    return np.asarray(np.where(settings.zone_edges & (times > 1), times + times % 2, times))
 
 
 def _at_rest(primitive: Any, settings: PhononSettings, calc: Any) -> tuple[Any, float, float]:
