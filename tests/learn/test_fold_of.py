@@ -191,3 +191,12 @@ def test_properties_by_the_heads_that_left_the_formula_out(records):
     assert (
         shipped_folds.properties_out_of_fold(records, "gap_eV", heads=Heads(), potential=Energies()) is None
     )
+
+
+def test_shipped_property_heads_carry_their_folds():
+    table = FormulaTable.read(PropertyEnsemble().checkpoint)
+    assert table is not None
+    assert (len(table.keys), len(table.names), table.members_per_fold) == (19282, 5, 2)
+    assert len(PropertyEnsemble().heads) == 10
+    # NaCl and MgO of the Materials Project are in, a formula nobody made is not.
+    assert (table.parts_of(["ClNa", "MgO"]) >= 0).all() and table.part("Ag17Xe19") == UNSEEN

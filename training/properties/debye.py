@@ -13,8 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from ase.data import atomic_numbers
+from folds import folds
 from pymatgen.core import Structure
-from train import FOLDS, MOST, SEEDS, features, interval, jarvis_targets, rows, trees
+from train import MOST, SEEDS, features, interval, jarvis_targets, rows, trees
 
 from onnes.crystal.geometry import geometry
 from onnes.learn.properties import PropertyEnsemble
@@ -22,29 +24,13 @@ from onnes.learn.store import pretrained
 from onnes.theory.debye import debye_temperature
 
 
-def folds(known: set[str]) -> dict[str, int]:
-    """Fold of every formula by the rule of train.py; `known` are the elements of the potential."""
-    formulas = {
-        r["formula"]
-        for name in ("mp_crystals", "jarvis_supercon")
-        for r in rows(name)
-        if len(r["species"]) <= MOST and set(r["species"]) <= known
-    }
-    names = np.unique(list(formulas))
-    return dict(zip(names, np.random.default_rng(0).permutation(len(names)) % FOLDS, strict=True))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--jarvis", type=Path, required=True)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    from ase.data import atomic_numbers, chemical_symbols
-
-    from onnes.stability.potentials import elements
-
     heads = PropertyEnsemble()
-    fold_of = folds({chemical_symbols[z] for z in elements("7net-0")})
+    fold_of = folds()
     jarvis = {r["id"]: r for r in rows("jarvis_supercon")}
     truth, ours, fold, formula, cells, bulk, true_bulk = [], [], [], [], [], [], []
     for name, block, _ in features(args.jarvis):

@@ -7,9 +7,11 @@ import json
 import platform
 from pathlib import Path
 
+import numpy as np
 import torch
 from ase.data import atomic_numbers
 
+from onnes.learn.fold_of import KEY, fold_table
 from onnes.learn.store import Checkpoint
 from onnes.stability.hull import HullReferences
 
@@ -25,6 +27,10 @@ def main() -> None:
     for member, path in enumerate(paths):
         for name, value in torch.load(path, weights_only=True).items():
             tensors[f"{member}.{name}"] = value if name in ("mean", "std") else value.half()
+    seeds, cross = metrics["seeds"], np.load(args.heads / "oof.npz")
+    rule = {str(f): int(k) for f, k in zip(cross["formula"], cross["fold"], strict=True)}
+    folds = fold_table(rule, metrics["data_hash"], members_per_fold=seeds)
+    tensors.update(folds.tensors())
     card = {
         "command": "training/epc/features.py, training/properties/train.py, training/properties/pack.py;"
         " see training/properties/README.md",
@@ -43,6 +49,7 @@ def main() -> None:
             str(atomic_numbers[s]): round(e, 6) for s, e in sorted(HullReferences.load().elements.items())
         },
         "potential": "7net-0",
+        KEY: folds.settings(),
     }
     Checkpoint("properties", settings, card, tensors).save(args.out)
     args.out.with_suffix(".card.json").write_text(json.dumps(card, indent=1) + "\n")
