@@ -67,8 +67,8 @@ def predict(
     formula : str
         Name of a closed Tc formula (``onnes.theory.tc.Formula``).
     model : str
-        ``standard``, ``fast`` or ``trees`` (`onnes.learn.predictors`); ``auto`` is the standard one, or trees where
-        no potential is installed.
+        ``standard``, ``spectrum``, ``fast`` or ``trees`` (`onnes.learn.predictors`); ``auto`` is the standard one,
+        or trees where no potential is installed.
     chunk : int
         Crystals held in memory at a time.
 

@@ -126,8 +126,8 @@ def load(
         if settings.phonons and row["id"] not in seen_phonons:
             continue
         s = curve(curves[row["id"]]) if row["id"] in curves else None
-        if s is not None and s.omega_max_meV > grid.omega_meV[-1]:
-            s = None  # refused by this grid, not cut off
+        if s is not None and _leaves(s, grid):
+            s = None
         if s is None and row["id"] in curves and row["id"] not in have:
             continue
         moments, shares = _labels(source, row, s, grid, settings.grid == "linear")
@@ -148,6 +148,15 @@ def load(
         [seen_features[r["id"]] for _, r, _ in keep] if settings.features else None,
         [in_cells(seen_phonons[r["id"]]) for _, r, _ in keep] if settings.phonons else None,
     )
+
+
+def _leaves(s: Spectrum, grid) -> bool:
+    """Whether a curve leaves the grid: it is refused then, not cut off."""
+    try:
+        s.on_grid(grid.omega_meV)
+    except OnnesError:
+        return True
+    return False
 
 
 def _labels(source: int, row: dict, s: Spectrum | None, grid, smooth: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -21,3 +21,32 @@ def read_aloud(paths: list[Path]) -> Iterator[Crystal | Refused]:
             where = "" if item.message.startswith(item.source) else f"{item.source}: "
             typer.echo(f"onnes: {where}{item.message} [{item.code}]", err=True)
         yield item
+
+
+def probe_folder(out: Path) -> None:
+    """Make a folder for results, before anything is computed.
+
+    Raises
+    ------
+    InputError
+        ``cannot-write``.
+    """
+    from onnes.errors import InputError
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / ".onnes-probe").touch()
+        (out / ".onnes-probe").unlink()
+    except OSError as error:
+        raise InputError("cannot-write", f"cannot write to {out}: {error.strerror}") from None
+
+
+def free_name(name: str, taken: set[str]) -> str:
+    """A file name for a crystal, another one where two names become the same; `taken` remembers it."""
+    safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in name).lstrip(".") or "crystal"
+    free, count = safe, 1
+    while free.casefold() in taken:
+        count += 1
+        free = f"{safe}-{count}"
+    taken.add(free.casefold())
+    return free

@@ -14,6 +14,7 @@ import onnes.cli.phonons
 import onnes.cli.predict
 import onnes.cli.report
 import onnes.cli.screen
+import onnes.cli.spectrum
 import onnes.cli.stability
 import onnes.cli.tc
 import onnes.cli.train
@@ -51,6 +52,7 @@ app.command("phonons")(onnes.cli.phonons.phonons)
 app.command("predict")(onnes.cli.predict.predict)
 app.command("relax")(onnes.cli.stability.relax)
 app.command("screen")(onnes.cli.screen.screen)
+app.command("spectrum")(onnes.cli.spectrum.spectrum)
 app.command("stability")(onnes.cli.stability.stability)
 app.command("report")(onnes.cli.report.report)
 app.command("tc")(onnes.cli.tc.tc)

@@ -30,7 +30,8 @@ def predict(
     model: str = typer.Option(
         "auto",
         "--model",
-        help="standard (heads on universal potentials), fast (one graph network), trees (no potential needed).",
+        help="standard (heads on universal potentials), spectrum (moments of a predicted alpha2F), fast (one graph "
+        "network), trees (no potential needed).",
     ),
     as_json: bool = typer.Option(False, "--json", help="Print records as JSON."),
 ) -> None:

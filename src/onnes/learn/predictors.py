@@ -1,10 +1,11 @@
-"""The three shipped electron-phonon predictors behind one interface: standard, fast, trees.
+"""The shipped electron-phonon predictors behind one interface: standard, fast, spectrum, trees.
 
 ============  ==========================================================  ========================
 name          how                                                         needs
 ============  ==========================================================  ========================
 standard      heads on frozen features of two potentials, and fast        torch, sevenn
 fast          one graph network from scratch, five members                torch
+spectrum      moments of a predicted alpha2F (equivariant networks)       torch, e3nn, sevenn
 trees         boosted trees on composition and neighbour distances        neither
 ============  ==========================================================  ========================
 
@@ -62,7 +63,7 @@ def choose(name: str) -> str:
     return name
 
 
-@lru_cache(maxsize=3)
+@lru_cache(maxsize=4)
 def predictor(name: str) -> Predictor:
     """Load a predictor, once a process.
 
@@ -85,7 +86,7 @@ def model_hash(name: str) -> str:
     found = choose(name)
     hashes = [Checkpoint.load(pretrained(f"{file}.safetensors")).hash for file in FILES[found]]
     # The features come from potentials inside the sevenn package: its version stands for their weights.
-    return "+".join([*hashes, version("sevenn")] if found == "standard" else hashes)
+    return "+".join([*hashes, version("sevenn")] if found in ("standard", "spectrum") else hashes)
 
 
 class Standard:
@@ -170,6 +171,60 @@ class Fast:
         return out
 
 
+class Spectral:
+    """Moments of the predicted alpha2F (structure only), with the property heads and the classifier."""
+
+    def __init__(self) -> None:
+        if find_spec("sevenn") is None:
+            raise ModelError("no-potential", "the spectrum model needs the package sevenn; use --model trees")
+        from onnes.learn.classifier import SuperconductorClassifier
+        from onnes.learn.properties import PropertyEnsemble
+        from onnes.learn.spectrum import SpectrumEnsemble
+
+        self.ensemble, self.properties = SpectrumEnsemble("cso"), PropertyEnsemble()
+        self.classifier = SuperconductorClassifier()
+
+    def rows(self, structures: Sequence[Structure], mu_star: float, formula: str) -> list[Row]:
+        """See `Predictor`."""
+        out: list[Row] = [{} for _ in structures]
+        features, crystals, places = self.ensemble.features(structures), [], []
+        for k, each in enumerate(features):
+            try:
+                if isinstance(each, OnnesError):
+                    raise each
+                crystals.append(self.ensemble.prepare(structures[k], each, name=f"structure {k}"))
+                places.append(k)
+            except OnnesError as error:
+                out[k] = error
+        if not crystals:
+            return out
+        found = self.ensemble.predict(crystals, mu_star=mu_star, formula=formula)
+        z = [atomic_numbers_of(structures[k]) for k in places]
+        own = self.properties.potential
+        more = self.properties.predict(
+            [(features[k][own], z[i], crystals[i].volume_A3) for i, k in enumerate(places)]  # type: ignore[index]
+        )
+        likely = self.classifier.assess([structures[k] for k in places]).superconductor
+        assert found.moments.tc_spread is not None
+        for i, k in enumerate(places):
+            refusal = self.ensemble.beyond(found, i, crystals[i].name)
+            if refusal is not None:
+                out[k] = refusal
+                continue
+            spread = float(found.moments.tc_spread[i])
+            outside = self.ensemble.outside(z[i], crystals[i].volume_A3, spread)
+            if more.p_nonmetal[i] > NONMETAL and not outside:
+                outside = f"a gap of {more.gap_eV[i]:.1f} eV is likely; lambda and Tc are those of a metal"
+            out[k] = {
+                **coupling(found.moments, i),
+                **_properties(more, i, structures[k]),
+                "p_superconductor": float(likely[i]),
+                "outside": outside,
+                "warning": "",
+            }
+        return out
+
+
 class Trees:
     """Composition and neighbour distances only: works without torch's potentials, with the largest errors."""
 
@@ -192,11 +247,12 @@ class Trees:
         return out
 
 
-PREDICTORS: dict[str, Any] = {"standard": Standard, "fast": Fast, "trees": Trees}
+PREDICTORS: dict[str, Any] = {"standard": Standard, "fast": Fast, "spectrum": Spectral, "trees": Trees}
 #: Checkpoints each one reads.
 FILES = {
     "standard": ("epc", "fast", "properties", "classifier"),
     "fast": ("fast", "classifier"),
+    "spectrum": ("spectrum", "properties", "classifier"),
     "trees": ("trees",),
 }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from onnes.errors import ModelError, PhysicsError, SettingsError
+from onnes.errors import ModelError, OnnesError, PhysicsError, SettingsError
 from onnes.graph.batch import collate
 from onnes.graph.crystal_graph import BondGraph, graph_of
 from onnes.learn import domain
@@ -138,11 +139,11 @@ class SpectrumEnsemble:
             p["potential"]: tuple(p["layers"]) for p in s["potentials"]
         }
         # Building a network takes a second, so one of them serves all members' weights.
-        self.net = SpectrumNet(self.settings).eval()
+        self.net = _interpreted(self.settings)
         self.weights = [self._weights(k) for k in range(self.members)]
         self.calibration = {k: Conformal.from_dict(v) for k, v in s["calibration"].items()}
         self.width_limits: dict[str, float] = s["width_limits"]
-        #: Half the band over hypot(deviation of the members, floor times the largest value of the curve).
+        #: Half the band over `band_scale`, and its floor.
         self.band: tuple[float, float] = (s["band"]["factor"], s["band"]["floor"])
         self.element_counts = {int(k): v for k, v in s["element_counts"].items()}
         self.volume_range: tuple[float, float] = tuple(s["volume_per_atom_range"])
@@ -163,9 +164,23 @@ class SpectrumEnsemble:
             raise KeyError(missing[0])
         return found
 
+    @cached_property
     def frozen(self) -> dict[str, FrozenPotential]:
         """The potentials whose features the networks read."""
         return {name: FrozenPotential(potential=name, layers=k) for name, k in self.potentials.items()}
+
+    def features(self, structures: Sequence[Structure]) -> list[dict[str, AtomFeatures] | OnnesError]:
+        """Features of each crystal by name of the potential, or why there are none."""
+        good: dict[int, dict[str, AtomFeatures]] = {k: {} for k in range(len(structures))}
+        refused: dict[int, OnnesError] = {}
+        for name, potential in self.frozen.items():
+            left = [k for k in good if k not in refused]
+            for k, found in zip(left, potential.attempt([structures[k] for k in left]), strict=True):
+                if isinstance(found, OnnesError):
+                    refused[k] = found
+                else:
+                    good[k][name] = found
+        return [refused.get(k, good[k]) for k in range(len(structures))]
 
     def prepare(
         self,
@@ -303,6 +318,18 @@ class SpectrumEnsemble:
         return found
 
 
+def _interpreted(settings: SpectrumSettings) -> SpectrumNet:
+    """A network without TorchScript: recompiling it for every new size of a crystal costs seconds."""
+    import e3nn
+
+    before = e3nn.get_optimization_defaults()
+    e3nn.set_optimization_defaults(jit_script_fx=False)
+    try:
+        return SpectrumNet(settings).eval()
+    finally:
+        e3nn.set_optimization_defaults(**before)
+
+
 def summarised(
     values: FloatArray,
     grid: Any,
@@ -321,7 +348,7 @@ def summarised(
     """
     mean, deviation = values.mean(0), values.std(0)
     factor, floor = band
-    half = factor * np.hypot(deviation, floor * mean.max(1, keepdims=True))
+    half = factor * band_scale(mean, deviation, floor)
     logs = log_moments(values, mean, grid)
     moments = calibrated(logs, calibration, mu_star, formula, width_limits)
     return SpectrumPrediction(
@@ -333,8 +360,23 @@ def summarised(
     )
 
 
+def band_scale(mean: FloatArray, deviation: FloatArray, floor: float) -> FloatArray:
+    """What the half width of the band is proportional to, shape (n, K).
+
+    The members' deviation, and a part of the curve that counts more near its peak than where it dies away.
+    """
+    return np.hypot(deviation, floor * np.sqrt(mean * mean.max(1, keepdims=True)))
+
+
 def log_moments(values: FloatArray, mean: FloatArray, grid: Any) -> FloatArray:
     """Members' moments as `onnes.learn.epc.TARGETS`, moved so that their mean is that of the mean curve.
+
+    Parameters
+    ----------
+    values : ndarray, shape (members, n, K)
+        alpha2F; a member of NaN is left out.
+    mean : ndarray, shape (n, K)
+    grid : SpectralGrid
 
     Returns
     -------
@@ -342,7 +384,7 @@ def log_moments(values: FloatArray, mean: FloatArray, grid: Any) -> FloatArray:
         ln lambda, ln omega_log/K, 0 (no N(EF)), ln omega_2/omega_log.
     """
     each, middle = _moments(values, grid), _moments(mean, grid)
-    return each - each.mean(0) + middle
+    return np.asarray(each - np.nanmean(each, axis=0) + middle)
 
 
 def _moments(values: FloatArray, grid: Any) -> FloatArray:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onnes.errors import InputError
 from onnes.theory.eliashberg import Eliashberg
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREY = "#1d5b8f", "#c05a1c", "#8a919b"
+FloatArray = NDArray[np.float64]
 #: mu* of the Tc(mu*) figure.
 MU_RANGE = np.linspace(0.06, 0.20, 15)
 
@@ -65,9 +67,12 @@ def draw_all(
     return written
 
 
-def alpha2f_figure(spectrum: Spectrum) -> Figure:
-    """alpha2F with the cumulative lambda(omega)."""
+def alpha2f_figure(spectrum: Spectrum, band: tuple[FloatArray, FloatArray] | None = None) -> Figure:
+    """alpha2F with the cumulative lambda(omega), and a band around it where one is given."""
     figure, axes = _axes("ω (meV)", "α²F(ω)")
+    if band is not None:
+        axes.fill_between(spectrum.omega_meV, *band, color=GREY, alpha=0.25, linewidth=0, label="68 % band")
+        axes.legend(frameon=False, fontsize=9, loc="upper left")
     axes.fill_between(spectrum.omega_meV, spectrum.alpha2F, color=BLUE, alpha=0.18, linewidth=0)
     axes.plot(spectrum.omega_meV, spectrum.alpha2F, color=BLUE)
     axes.set_xlim(0.0, 1.03 * max(spectrum.omega_max_meV, 1e-12))

@@ -1,0 +1,188 @@
+"""The one door to predicted alpha2F(omega): structures in, curves with bands, moments and Tc out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from onnes.crystal.formula import numbers, reduced_formula
+from onnes.crystal.read import Crystal, Refused
+from onnes.errors import OnnesError, SettingsError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from pymatgen.core import Structure
+
+    from onnes.learn.spectrum import SpectrumEnsemble
+    from onnes.stability.phonons import SiteSpectra
+    from onnes.theory.spectral import Spectrum
+
+#: Where the atoms' vibrational spectra come from, and the variant of the network that reads them.
+PHONONS = {"none": "cso", "coarse": "cpd", "fine": "fpd"}
+#: Crystals whose features are evaluated together.
+CHUNK = 16
+
+
+@dataclass(frozen=True)
+class PredictedSpectrum:
+    """Prediction for one crystal, or why there is none.
+
+    Attributes
+    ----------
+    id, formula : str
+    status : str
+        ``ok`` or ``refused``.
+    reason : str
+        Of a refusal the code; else why the crystal is outside the training domain, or empty.
+    message : str
+        One line for a person.
+    variant : str
+        ``cso``, ``cpd`` or ``fpd``.
+    spectrum : Spectrum or None
+        The mean curve.
+    low, high : ndarray, shape (K,), or None
+        Its 68.3 % band.
+    numbers : dict
+        lambda, omega_log, omega_2 and Tc with deviations and 90 % interval, as `onnes.predict` names them.
+    """
+
+    id: str
+    formula: str
+    status: str
+    reason: str
+    message: str
+    variant: str
+    spectrum: Spectrum | None = None
+    low: NDArray[np.float64] | None = None
+    high: NDArray[np.float64] | None = None
+    numbers: dict[str, Any] = field(default_factory=dict)
+
+
+def predict_spectra(
+    items: Iterable[Crystal | Refused],
+    *,
+    phonons: str = "none",
+    sites: SiteSpectra | None = None,
+    mu_star: float = 0.10,
+    formula: str = "allen-dynes",
+    source: str = "alexandria",
+) -> Iterator[PredictedSpectrum]:
+    """Predict the Eliashberg function of crystals, one after another.
+
+    Parameters
+    ----------
+    items : iterable of Crystal or Refused
+        As `onnes.crystal.read.read` yields them.
+    phonons : str
+        ``none``: from the structure alone; ``coarse`` or ``fine``: with vibrational spectra of the atoms, which the
+        shipped potential computes (seconds, minutes).
+    sites : SiteSpectra, optional
+        Given vibrational spectra (from DFT) for a single crystal, read by the variant of ``coarse``.
+    mu_star, formula
+        For Tc.
+    source : str
+        Convention of the labels to answer in: ``alexandria`` or ``jarvis``.
+
+    Raises
+    ------
+    SettingsError
+        ``unknown-phonons``, ``unknown-source``.
+    ModelError
+        ``no-variant``, ``damaged-model``.
+    """
+    if phonons not in PHONONS:
+        raise SettingsError(
+            "unknown-phonons", f"phonons {phonons!r} unknown; use one of {', '.join(PHONONS)}"
+        )
+    variant = "cpd" if sites is not None else PHONONS[phonons]
+    loaded = ensemble(variant)
+    stream = iter(items)
+    while chunk := list(islice(stream, CHUNK)):
+        yield from _chunk(chunk, loaded, phonons, sites, mu_star=mu_star, formula=formula, source=source)
+
+
+@lru_cache(maxsize=3)
+def ensemble(variant: str) -> SpectrumEnsemble:
+    """The shipped networks of a variant, loaded once a process."""
+    from onnes.learn.spectrum import SpectrumEnsemble
+
+    return SpectrumEnsemble(variant)
+
+
+def _chunk(
+    chunk: list[Crystal | Refused],
+    loaded: SpectrumEnsemble,
+    phonons: str,
+    sites: SiteSpectra | None,
+    **how: Any,
+) -> Iterator[PredictedSpectrum]:
+    good = [item for item in chunk if isinstance(item, Crystal)]
+    features = loaded.features([item.structure for item in good])
+    seen = iter(features)
+    for item in chunk:
+        if isinstance(item, Refused):
+            yield PredictedSpectrum(item.id, item.formula, "refused", item.code, item.message, loaded.variant)
+            continue
+        yield _one(item, next(seen), loaded, phonons, sites, **how)
+
+
+def _one(
+    item: Crystal,
+    features: dict[str, Any] | OnnesError,
+    loaded: SpectrumEnsemble,
+    phonons: str,
+    sites: SiteSpectra | None,
+    **how: Any,
+) -> PredictedSpectrum:
+    formula = reduced_formula(item.structure)
+    try:
+        if isinstance(features, OnnesError):
+            raise features
+        if loaded.settings.phonons and sites is None:
+            sites = _vibrations(item.structure, phonons)
+        crystal = loaded.prepare(item.structure, features, sites, name=item.id)
+        found = loaded.predict([crystal], **how)
+        refusal = loaded.beyond(found, 0, item.id)
+        if refusal is not None:
+            raise refusal
+    except OnnesError as error:
+        return PredictedSpectrum(item.id, formula, "refused", error.code, error.message, loaded.variant)
+    m = found.moments
+    spread = 0.0 if m.tc_spread is None else float(m.tc_spread[0])
+    outside = loaded.outside(numbers(item.structure), crystal.volume_A3, spread)
+    flat = [f for f in item.meta.get("flags", []) if f in ("slab", "molecule", "chain")]
+    if flat and not outside and flat[0] != "slab":
+        outside = f"{flat[0]} in vacuum; the training set holds bulk crystals and layers"
+    columns = {
+        "lambda": m.lam,
+        "lambda_std": m.lam_std,
+        "omega_log_K": m.omega_log_K,
+        "omega_log_K_std": m.omega_log_K_std,
+        "omega_2_K": m.omega_2_K,
+        "tc_K": m.tc_K,
+        "tc_low_K": m.tc_low_K,
+        "tc_high_K": m.tc_high_K,
+    }
+    return PredictedSpectrum(
+        item.id,
+        formula,
+        "ok",
+        outside,
+        outside,
+        loaded.variant,
+        found.spectrum(0, item.id),
+        found.low[0],
+        found.high[0],
+        {name: float(value[0]) for name, value in columns.items()},
+    )
+
+
+def _vibrations(structure: Structure, phonons: str) -> SiteSpectra:
+    from onnes.stability.phonons import COARSE, FINE, site_spectra
+
+    return site_spectra(structure, FINE if phonons == "fine" else COARSE)

@@ -1,0 +1,97 @@
+"""Site-projected phonon densities of states from files: phonopy, matdyn.x, or any table of columns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnes.errors import InputError
+from onnes.theory.spectral import unit_factor
+from onnes.theory.tables import parse_table, read_text
+
+FloatArray = NDArray[np.float64]
+
+#: A total column may differ from the sum of the others by this fraction of its largest value.
+SUM_TOLERANCE = 0.05
+
+
+def read_phonon_dos(
+    path: str | Path, atoms: int, unit: str | None = None, *, alike: bool = False
+) -> tuple[FloatArray, FloatArray]:
+    """Read the density of states of every atom.
+
+    Parameters
+    ----------
+    path : path
+        First column frequency, then one column an atom; a total in front of them is recognised. One density of
+        states for all is enough where the atoms are alike.
+    atoms : int
+        Of the crystal, N.
+    unit : str, optional
+        Of the frequency; read from the header where it names one (matdyn.x writes cm-1, phonopy THz).
+    alike : bool
+        Whether all atoms are equivalent.
+
+    Returns
+    -------
+    edges_meV : ndarray, shape (m + 1,)
+        Cells around the frequencies; imaginary modes below zero.
+    weight : ndarray, shape (N, m)
+        Modes in each cell; rows sum to 3.
+
+    Raises
+    ------
+    InputError
+        ``no-unit``, ``grid-not-increasing``, ``wrong-columns``, ``needs-site-projected``, ``no-modes``, and those of
+        a file that cannot be read.
+    """
+    source = Path(path).name
+    table = parse_table(read_text(Path(path)), source)
+    factor = unit_factor(unit or _unit(table.header))
+    omega, columns = table.rows[:, 0] * factor, table.rows[:, 1:]
+    if len(omega) < 3 or not np.isfinite(table.rows).all() or (np.diff(omega) <= 0.0).any():
+        raise InputError("grid-not-increasing", f"{source}: the frequencies must be finite and rise")
+    dos = np.maximum(_of_the_atoms(columns, atoms, alike, source), 0.0)
+    middle = (omega[1:] + omega[:-1]) / 2.0
+    edges = np.concatenate([[2.0 * omega[0] - middle[0]], middle, [2.0 * omega[-1] - middle[-1]]])
+    weight = dos.T * np.diff(edges)
+    if not (weight.sum(1) > 0.0).all():
+        raise InputError("no-modes", f"{source}: an atom has no density of states")
+    return edges, 3.0 * weight / weight.sum(1, keepdims=True)
+
+
+def _unit(header: str) -> str | None:
+    low = header.lower()
+    for word, unit in (("thz", "THz"), ("cm^-1", "cm-1"), ("cm-1", "cm-1"), ("mev", "meV")):
+        if word in low:
+            return unit
+    # matdyn.x and phonopy name themselves by their titles.
+    return "THz" if "sigma =" in low else None
+
+
+def _of_the_atoms(columns: FloatArray, atoms: int, alike: bool, source: str) -> FloatArray:
+    """The columns that belong to the atoms, shape (m, N)."""
+    found = columns.shape[1]
+    if found == atoms:
+        return columns
+    if found == atoms + 1:
+        total, rest = columns[:, 0], columns[:, 1:]
+        if np.abs(rest.sum(1) - total).max() <= SUM_TOLERANCE * np.abs(total).max():
+            return rest
+        raise InputError(
+            "wrong-columns",
+            f"{source}: the first of {found} densities of states is not the sum of the others",
+        )
+    if found == 1:
+        if alike:
+            return np.repeat(columns, atoms, axis=1)
+        raise InputError(
+            "needs-site-projected",
+            f"{source}: a total density of states; one column for each of the {atoms} atoms is needed",
+        )
+    raise InputError(
+        "wrong-columns",
+        f"{source}: {found} densities of states for {atoms} atoms; give one an atom, in order",
+    )
