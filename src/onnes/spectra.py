@@ -99,6 +99,10 @@ def predict_spectra(
         raise SettingsError(
             "unknown-phonons", f"phonons {phonons!r} unknown; use one of {', '.join(PHONONS)}"
         )
+    from onnes.learn.epc import SOURCES
+
+    if source not in SOURCES:
+        raise SettingsError("unknown-source", f"unknown labels {source!r}; use one of {', '.join(SOURCES)}")
     variant = "cpd" if sites is not None else PHONONS[phonons]
     loaded = ensemble(variant)
     stream = iter(items)

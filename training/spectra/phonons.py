@@ -1,4 +1,4 @@
-"""Site spectra of SevenNet-0 for the crystals of the spectral network: phonons.py --out DIR --quality coarse.
+"""Site spectra of a universal potential for the crystals of the spectral network: phonons.py --out DIR --quality coarse.
 
 Clean JARVIS spectra first, then the rest of the stable ones, then Alexandria in the order of numpy seed 0. Parts of
 20 crystals are written atomically, so a rerun resumes. Kept: modes of each atom on cells of 0.5 meV.
@@ -10,6 +10,7 @@ import argparse
 import os
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +28,13 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--quality", choices=("coarse", "fine"), default="coarse")
+    parser.add_argument("--potential", default="7net-0")
     parser.add_argument("--n", type=int, default=100_000)
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     args.out.mkdir(parents=True, exist_ok=True)
+    settings = replace(COARSE if args.quality == "coarse" else FINE, potential=args.potential)
     rows = list(spectra())
     more = alexandria()
     rows += [more[i] for i in np.random.default_rng(0).permutation(len(more))]
@@ -42,10 +45,7 @@ def main() -> None:
         begun, found = time.time(), {}
         for row in rows[start : start + PART]:
             try:
-                seen = site_spectra(
-                    Structure(row["lattice"], row["species"], row["frac"]),
-                    COARSE if args.quality == "coarse" else FINE,
-                )
+                seen = site_spectra(Structure(row["lattice"], row["species"], row["frac"]), settings)
             except Exception as error:
                 print(row["id"], type(error).__name__, error, flush=True)
                 continue

@@ -26,6 +26,7 @@ from onnes.learn.features import AtomFeatures, FrozenPotential
 from onnes.learn.spectrum_inputs import phonon_cells
 from onnes.learn.store import Checkpoint, pretrained
 from onnes.nets.spectrum import GRIDS, SpectrumNet, SpectrumSettings
+from onnes.theory.badger import stretch_meV
 from onnes.theory.spectral import Spectrum
 from onnes.units import TO_KELVIN
 
@@ -40,6 +41,8 @@ FloatArray = NDArray[np.float64]
 VARIANTS = ("cso", "cpd", "fpd")
 #: Share of lambda in the last points of the grid beyond which a curve has left it.
 AT_THE_END, LAST_POINTS = 0.02, 2
+#: Bonds in a metal are softer than Badger's rule for molecules says; beyond this times the grid's end they are not.
+STIFF = 1.2
 #: Crystals in a batch.
 BATCH = 64
 MEV = TO_KELVIN["meV"]
@@ -207,7 +210,7 @@ class SpectrumEnsemble:
         SettingsError
             ``missing-input``.
         PhysicsError
-            ``beyond-grid``: vibrations above the networks' grid.
+            ``beyond-grid``: vibrations above the networks' grid (given ones, or those of the shortest bonds).
         CrystalError
             Those of `onnes.graph.crystal_graph.build`.
         """
@@ -225,6 +228,8 @@ class SpectrumEnsemble:
             cells = phonon_cells(sites.edges_meV, sites.weight)
         x = np.concatenate([features[p].x for p in self.potentials], axis=1)
         graph = graph_of(structure, self.settings.graph, allow_isolated=True)
+        if cells is None:
+            self._soft_enough(graph, name)
         return SpectrumInput(name, graph, x, cells, structure.volume / len(structure))
 
     def _inside(self, sites: SiteSpectra, name: str) -> None:
@@ -233,6 +238,18 @@ class SpectrumEnsemble:
             raise PhysicsError(
                 "beyond-grid",
                 f"{name}: vibrations reach {sites.highest_meV:.0f} meV, beyond the model's end at {top:.0f} meV",
+            )
+
+    def _soft_enough(self, graph: BondGraph, name: str) -> None:
+        """Refuse molecules whose bonds stretch beyond the grid; without vibrations only their lengths tell."""
+        top = float(self.grid.omega_meV[-1])
+        stretch = stretch_meV(graph.numbers[graph.src], graph.numbers[graph.dst], graph.distance)
+        if stretch.size and stretch.max() > STIFF * top:
+            k = int(stretch.argmax())
+            raise PhysicsError(
+                "beyond-grid",
+                f"{name}: a bond of {graph.distance[k]:.2f} A stretches at about {stretch[k]:.0f} meV, beyond the "
+                f"model's end at {top:.0f} meV",
             )
 
     def shares(

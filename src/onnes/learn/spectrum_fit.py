@@ -96,6 +96,8 @@ class FitSettings:
         ``curve_transport``: Wasserstein distance of the shares in ln omega; ``curve_curvature``: mean square second
         difference of the predicted alpha2F; ``moments``: errors of the logarithms over their spreads; ``modes``:
         Wasserstein distance of the vibrational spectra in ln omega.
+    only : tuple of str
+        Beginnings of the names of the parameters that are trained; all where empty.
     seed : int
     """
 
@@ -111,9 +113,11 @@ class FitSettings:
     curve_curvature: float = 0.0
     moments: float = 1.0
     modes: float = 0.5
+    only: tuple[str, ...] = ()
     seed: int = 0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "only", tuple(self.only))
         if self.regime not in REGIMES:
             raise SettingsError(
                 "bad-setting", f"unknown regime {self.regime!r}; use one of {', '.join(REGIMES)}"
@@ -258,6 +262,13 @@ class Member:
         self.regimes = Regimes()
         if path.exists():
             self._read()
+
+    def _trained(self) -> list[torch.nn.Parameter]:
+        only = self.fit.only
+        found = [p for name, p in self.net.named_parameters() if not only or name.startswith(only)]
+        if not found:
+            raise DataError("other-network", f"no parameter begins with one of {', '.join(only)}")
+        return found
 
     def run(self, report: Any = None) -> SpectrumNet:
         """Train to the end; returns the network of the regime asked for."""

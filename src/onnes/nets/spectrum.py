@@ -372,6 +372,9 @@ class _Bins(nn.Module):
         super().__init__()
         self.register_buffer("coupling", torch.tensor(grid.coupling).float(), persistent=False)
         self.out = nn.Linear(s.embed, len(grid.omega_meV))
+        # Curves begin near the mean of the data: atoms' sums over many messages would make them enormous.
+        nn.init.normal_(self.out.weight, std=0.01)
+        nn.init.zeros_(self.out.bias)
         self.source = nn.Embedding(s.sources, s.embed)
 
     def forward(self, x: Tensor, batch: BondBatch, source: Tensor, phonons: Tensor | None) -> SpectrumOutput:
@@ -423,8 +426,8 @@ class _Scaled(nn.Module):
         self.phonon_shape = nn.Linear(s.readout, KNOTS)
         if s.phonons:
             self.site = nn.Linear(s.readout, 1)
-            #: Weights of the vibrations in the shape, the scale and ln lambda.
-            self.gain = nn.Parameter(torch.tensor([0.3, 0.7, 0.5]))
+            #: Weights of the vibrations in the shape, the scale and ln lambda; the network begins without them.
+            self.gain = nn.Parameter(torch.zeros(3))
         nn.init.normal_(self.scalars.weight, std=0.01)
         nn.init.zeros_(self.scalars.bias)
         for layer in (self.shape, self.phonon_shape):

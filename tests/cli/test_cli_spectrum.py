@@ -1,0 +1,120 @@
+"""`onnes spectrum` and `onnes predict --model spectrum` with the shipped networks."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pymatgen.core import Lattice, Structure
+
+import onnes
+from onnes.crystal.read import as_crystal
+from onnes.errors import SettingsError
+from onnes.spectra import ensemble, predict_spectra
+from onnes.theory.spectral import Spectrum
+
+MGB2 = Structure(
+    Lattice.hexagonal(3.086, 3.524), ["Mg", "B", "B"], [[0, 0, 0], [1 / 3, 2 / 3, 0.5], [2 / 3, 1 / 3, 0.5]]
+)
+NB = Structure(Lattice.cubic(3.30), ["Nb", "Nb"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+
+
+def run(*args, cwd):
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "onnes.cli.main", *map(str, args)]
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=600)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """One run over a folder with a good crystal, one beyond any model and one that is no crystal."""
+    where = tmp_path_factory.mktemp("spectrum run")
+    (where / "in").mkdir()
+    MGB2.to(str(where / "in" / "MgB2.cif"))
+    # A bond of hydrogen molecules: its stretch lies at 516 meV.
+    h2 = Structure(Lattice.cubic(2.8), ["H", "H"], [[0, 0, 0], [0.27, 0, 0]])
+    h2.to(str(where / "in" / "solid H2.cif"))
+    (where / "in" / "broken.cif").write_text("data_x\n")
+    result = run("spectrum", "in", "--out", "out", cwd=where)
+    return where, result
+
+
+def test_a_row_a_csv_and_a_png_for_each_crystal_and_failures_as_rows(folder):
+    where, result = folder
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    rows = {r["id"]: r for r in csv.DictReader(result.stdout.splitlines())}
+    assert rows["MgB2"]["status"] == "ok" and rows["MgB2"]["model"] == "spectrum-cso"
+    assert rows["broken"]["status"] == "refused" and rows["broken"]["reason"]
+    assert (where / "out" / "spectra.csv").read_text() == result.stdout
+    assert (where / "out" / "MgB2.png").read_bytes()[:4] == b"\x89PNG"
+    assert not (where / "out" / "broken.csv").exists()
+
+
+def test_case_17_vibrations_beyond_the_grid_are_refused(folder):
+    _, result = folder
+    row = {r["id"]: r for r in csv.DictReader(result.stdout.splitlines())}["solid H2"]
+    assert row["status"] == "refused" and row["reason"] == "beyond-grid"
+    assert "beyond the model's end" in folder[1].stderr
+
+
+def test_the_row_is_what_onnes_tc_says_of_the_csv(folder):
+    where, result = folder
+    row = next(r for r in csv.DictReader(result.stdout.splitlines()) if r["id"] == "MgB2")
+    s = Spectrum.from_file(where / "out" / row["file"], unit="meV", column=1)
+    assert s.lam == pytest.approx(float(row["lambda"]), rel=2e-3)
+    assert s.omega_log_K == pytest.approx(float(row["omega_log_K"]), rel=2e-3)
+    assert s.omega_2_K == pytest.approx(float(row["omega_2_K"]), rel=2e-3)
+    again = json.loads(run("tc", where / "out" / row["file"], "--unit", "meV", "--json", cwd=where).stdout)
+    assert again["tc"]["allen-dynes"]["tc_K"] == pytest.approx(float(row["tc_allen_dynes_K"]), rel=5e-3)
+    assert again["eliashberg"]["tc_K"] == pytest.approx(float(row["tc_eliashberg_K"]), rel=5e-3)
+    assert float(row["tc_low_K"]) < float(row["tc_K"]) < float(row["tc_high_K"])
+
+
+def test_the_band_holds_the_curve(folder):
+    where, _ = folder
+    omega, mean, low, high = np.loadtxt(where / "out" / "MgB2.csv", delimiter=",", skiprows=1).T
+    assert (low >= 0.0).all() and (low <= mean).all() and (mean <= high).all()
+    assert omega[0] > 0.0 and omega[-1] == pytest.approx(250.0) and (high > low).any()
+
+
+def test_the_same_crystal_in_other_cells_and_the_table_of_predict():
+    crystals = [as_crystal(s) for s in (NB, NB.get_primitive_structure(), NB * (2, 1, 1))]
+    found = list(predict_spectra(crystals))
+    for other in found[1:]:
+        assert other.numbers["lambda"] == pytest.approx(found[0].numbers["lambda"], rel=1e-4)
+        assert other.spectrum.alpha2F == pytest.approx(found[0].spectrum.alpha2F, abs=1e-4)
+    table = onnes.predict([NB], model="spectrum", mu_star=0.12)
+    row = table.iloc[0]
+    assert row["model"] == "spectrum" and row["status"] == "ok" and row["in_domain"]
+    assert row["lambda"] == pytest.approx(found[0].numbers["lambda"], rel=1e-5)
+    assert row["tc_K"] < found[0].numbers["tc_K"]  # mu* 0.12 against 0.10
+    assert 0.0 <= row["p_superconductor"] <= 1.0 and np.isfinite(row["formation_energy_eV_atom"])
+
+
+def test_a_batch_equals_one_by_one_and_members_are_at_least_eight():
+    loaded = ensemble("cso")
+    assert loaded.members >= 8
+    crystals = [MGB2, NB, NB * (2, 2, 1)]
+    inputs = [loaded.prepare(s, f) for s, f in zip(crystals, loaded.features(crystals), strict=True)]
+    together = loaded.predict(inputs).alpha2F
+    alone = np.concatenate([loaded.predict([one]).alpha2F for one in inputs])
+    assert together == pytest.approx(alone, abs=1e-5)
+
+
+def test_unknown_choices_are_refused_in_one_line(tmp_path):
+    MGB2.to(str(tmp_path / "MgB2.cif"))
+    for option in (["--phonons", "finest"], ["--labels", "nobody"], ["--mu-star", "2"]):
+        result = run("spectrum", "MgB2.cif", *option, cwd=tmp_path)
+        assert result.returncode == 2 and len(result.stderr.strip().splitlines()) == 1, result.stderr
+    with pytest.raises(SettingsError, match="unknown-phonons"):
+        list(predict_spectra([], phonons="finest"))
+
+
+def test_the_checkpoint_is_shipped_small(folder):
+    from onnes.learn.store import pretrained
+
+    assert Path(pretrained("spectrum.safetensors")).stat().st_size < 30e6
