@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 
 from onnes.campaign.ledger import Ledger
+from onnes.cli.main import main
 from onnes.errors import LedgerError
 
+#: The fast predictor starts quickest; a folder of crystals below is screened with the standard one.
 CONFIG = """
 [run]
-n = 7
+n = 5
 seed = 3
 workers = 2
 [generate]
@@ -30,6 +32,7 @@ max_e_hull_eV_atom = 1.0
 keep = "all"
 [predict]
 min_tc_K = 0.0
+model = "fast"
 """
 COMMAND = [sys.executable, "-m", "onnes.cli.main", "discover"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -44,6 +47,20 @@ def call(*arguments: str | Path, folder: Path) -> subprocess.CompletedProcess[st
         env=ENVIRONMENT,
         timeout=400,
     )
+
+
+@pytest.fixture
+def inside(home, monkeypatch, capsys):
+    """The same command line in this process, which has loaded torch already."""
+
+    def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        monkeypatch.chdir(home)
+        monkeypatch.setattr(sys, "argv", ["onnes", "discover", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return subprocess.CompletedProcess(arguments, int(end.value.code or 0), *capsys.readouterr())
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -93,18 +110,33 @@ def test_run_ends_with_table_files_and_report(whole, home):
         assert {v.model_hash for v in ledger.verdicts(stage="predict")} != {""}
 
 
-def start(home: Path, out: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [*COMMAND, "c.toml", "--out", out],
-        cwd=home,
-        env=ENVIRONMENT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+@pytest.fixture
+def start(home):
+    """Start a run in the background, or go on with it; nothing of it outlives the test."""
+    begun = []
+
+    def run(out: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [*COMMAND, "c.toml", "--out", out, "--resume"],
+            cwd=home,
+            env=ENVIRONMENT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        begun.append(process)
+        return process
+
+    yield run
+    for process in begun:
+        for pid in members(process.pid):
+            os.kill(pid, signal.SIGKILL)
+        process.wait()
+        process.stderr.close()
 
 
-def wait_for(run: Path, stage: str, count: int, process: subprocess.Popen[bytes]) -> int:
+def wait_for(run: Path, stage: str, count: int, process: subprocess.Popen[str]) -> int:
     """Wait until the ledger holds so many verdicts of a stage (or candidates)."""
     end = time.monotonic() + 300
     while time.monotonic() < end and process.poll() is None:
@@ -133,78 +165,90 @@ def members(session: int) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize(("stage", "count"), [("generate", 1), ("relax", 2)])
-def test_kill_9_and_resume_gives_the_same_result(whole, home, stage, count):
-    out = home / f"killed-{stage}"
-    process = start(home, out.name)
-    wait_for(out, stage, count, process)
+def kill(process: subprocess.Popen[str]) -> None:
+    """Kill -9 the driver; its workers must go by themselves."""
     os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    before = seconds(out)
+    process.communicate()
     end = time.monotonic() + 20
     while members(process.pid) and time.monotonic() < end:
         time.sleep(0.1)
     assert not members(process.pid), "workers outlived their driver"
-    again = call("--out", out.name, "--resume", folder=home)
-    assert again.returncode == 0, again.stderr
-    after = seconds(out)
-    assert {k: after[k] for k in before} == before, "finished work was computed again"
-    assert results(out) == results(home / "whole")
-    assert verdicts(out) == verdicts(home / "whole")
 
 
-def test_ctrl_c_stops_cleanly(whole, home):
-    out = home / "stopped"
-    process = subprocess.Popen(
-        [*COMMAND, "c.toml", "--out", out.name], cwd=home, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
-    )
-    wait_for(out, "check", 1, process)
+@pytest.fixture(scope="module")
+def broken(home):
+    """Folder of a run that the next two tests interrupt one after the other: each start finds more done."""
+    return home / "broken"
+
+
+def test_kill_9_after_generation_then_ctrl_c(broken, start):
+    process = start(broken.name)
+    wait_for(broken, "generate", 1, process)
+    kill(process)
+    before = seconds(broken)
+    process = start(broken.name)
+    # Said once generation has found the crystals: checks come next, and workers that start.
+    assert any("already in the ledger" in line for line in process.stderr)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130 and "--resume" in err and "Traceback" not in err
+    assert before.items() <= seconds(broken).items(), "finished work was computed again"
 
 
-def test_resume_of_a_finished_run_computes_nothing(whole, home):
+def test_kill_9_among_relaxations_and_resume_gives_the_same_result(whole, home, broken, start):
+    process = start(broken.name)
+    wait_for(broken, "relax", 1, process)
+    kill(process)
+    before = seconds(broken)
+    again = call("--out", broken.name, "--resume", folder=home)
+    assert again.returncode == 0, again.stderr
+    assert before.items() < seconds(broken).items(), "finished work was computed again"
+    assert results(broken) == results(home / "whole")
+    assert verdicts(broken) == verdicts(home / "whole")
+
+
+def test_resume_of_a_finished_run_computes_nothing(whole, home, inside):
     before = seconds(home / "whole")
-    done = call("--out", "whole", "--resume", folder=home)
+    done = inside("--out", "whole", "--resume")
     assert done.returncode == 0 and seconds(home / "whole") == before
 
 
-def test_existing_run_is_not_overwritten(whole, home):
-    done = call("c.toml", "--out", "whole", folder=home)
+def test_existing_run_is_not_overwritten(whole, home, inside):
+    done = inside("c.toml", "--out", "whole")
     assert done.returncode == 2 and "ledger-exists" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_refused_resume_leaves_the_run_as_it_was(whole, home):
+def test_refused_resume_leaves_the_run_as_it_was(whole, home, inside):
     for change in (["--seed", "4"], ["--n", "3"]):
-        done = call("--out", "whole", "--resume", *change, folder=home)
+        done = inside("--out", "whole", "--resume", *change)
         assert done.returncode == 2 and "other-source" in done.stderr
     with Ledger.open(home / "whole", read_only=True) as ledger:
         assert ledger.get_meta("state") == "finished"
         assert ledger.get_meta("settings")["run"]["seed"] == 3
-    assert call("--out", "whole", "--resume", folder=home).returncode == 0
+    assert inside("--out", "whole", "--resume").returncode == 0
 
 
-def test_bad_settings_leave_no_run_behind(home):
+def test_bad_settings_leave_no_run_behind(home, inside):
     (home / "bad.toml").write_text(CONFIG.replace("steps = 40", 'steps = 40\nelements = ["Nbb"]'))
-    done = call("bad.toml", "--out", "bad", folder=home)
+    done = inside("bad.toml", "--out", "bad")
     assert done.returncode == 2 and "untrained-element" in done.stderr
     assert not (home / "bad").exists()
 
 
-def test_a_folder_of_crystals_is_screened_instead(whole, home):
+def test_a_folder_of_crystals_is_screened_instead(whole, home, inside):
     crystals = home / "crystals"
     crystals.mkdir()
     for path in list((home / "whole" / "candidates").glob("*.cif"))[:2]:
         (crystals / path.name).write_bytes(path.read_bytes())
     (crystals / "broken.cif").write_text("data_x\n_cell_length_a 3\n")
     config = CONFIG.replace("[generate]\n", '[generate]\npaths = ["crystals"]\n')
+    config = config.replace("workers = 2", "workers = 1").replace('"fast"', '"standard"')
     (home / "files.toml").write_text(config)
     done = call("files.toml", "--out", "files", folder=home)
     assert done.returncode == 0, done.stderr
     # The gate's limits are the run's own, and can be changed on resume.
     (home / "files.toml").write_text(config + "[check]\nmax_atoms = 1\n")
-    again = call("files.toml", "--out", "files", "--resume", folder=home)
+    again = inside("files.toml", "--out", "files", "--resume")
     assert again.returncode == 0, again.stderr
     with Ledger.open(home / "files", read_only=True) as ledger:
         assert {v.reason.split(":")[0] for v in ledger.verdicts(stage="check") if not v.passed} == {
