@@ -187,7 +187,8 @@ def main() -> None:
         "command": "training/spectra/README.md",
         "environment": {"python": platform.python_version(), "torch": torch.__version__},
         "variants": card,
-        "held_out": result,
+        "cross_validation": {"mu_star": MU_STAR, "formula": FORMULA, "table": result["alexandria"]},
+        "held_out": {k: v for k, v in result.items() if k != "alexandria"},
     }
     checkpoint = Checkpoint("spectrum", {"variants": settings, KEY: folds.settings()}, full, tensors)
     checkpoint.save(args.out)

@@ -1,4 +1,4 @@
-"""Site spectra of a universal potential for the crystals of the spectral network: phonons.py --out DIR --quality coarse.
+"""Site spectra of a universal potential for the spectral network: phonons.py --out DIR --quality coarse.
 
 Clean JARVIS spectra first, then the rest of the stable ones, then Alexandria in the order of numpy seed 0. Parts of
 20 crystals are written atomically, so a rerun resumes. Kept: modes of each atom on cells of 0.5 meV.

@@ -100,9 +100,10 @@ def errors(predicted: dict, truth: dict, group: np.ndarray, *, precise: bool = F
         if not known.any():
             continue
         off = (p - t)[known]
+        absolute = np.abs(off)
         out[name] = {
             "mae": round(float(np.abs(off).mean()), 4),
-            "ci95": interval(lambda i, a=np.abs(off): a[i].mean(), group[known]),
+            "ci95": interval(lambda i, a=absolute: a[i].mean(), group[known]),
             "rmse": round(float(np.sqrt((off**2).mean())), 4),
             "r2": round(float(1.0 - (off**2).sum() / ((t[known] - t[known].mean()) ** 2).sum()), 3),
             "n": int(known.sum()),

@@ -80,8 +80,9 @@ class HullPart(_Part):
 class PredictPart(_Part):
     """Superconductivity."""
 
-    model: Literal["standard", "fast", "trees"] = Field(
-        default="standard", description="predictor: accuracy falls and speed rises in this order"
+    model: Literal["standard", "spectrum", "fast", "trees"] = Field(
+        default="standard",
+        description="predictor: standard errs least, spectrum goes through alpha2F, fast and trees are quicker",
     )
     min_p_superconductor: Real = Field(
         default=0.05,

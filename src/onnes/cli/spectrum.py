@@ -42,7 +42,7 @@ Phonons = Annotated[
     str,
     typer.Option(
         "--phonons",
-        help="none (structure only), coarse or fine (the atoms' vibrations from the shipped potential).",
+        help="none (structure only) or coarse (with the atoms' vibrations, from the shipped potential).",
     ),
 ]
 Dos = Annotated[

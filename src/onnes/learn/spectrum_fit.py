@@ -321,7 +321,9 @@ class Member:
     def _losses(self, rows: IntArray) -> Tensor:
         out, target = outputs(self.net, self.data, rows), self._target(rows)
         terms = loss_terms(self.net, out, target)
-        return torch.stack([getattr(self.fit, k) * v for k, v in terms.items()]).sum(0)
+        # A term that does not count must not be in the sum at all: 0 times an infinite slope is NaN.
+        counted = {k: getattr(self.fit, k) for k in terms if getattr(self.fit, k) > 0.0}
+        return torch.stack([weight * terms[k] for k, weight in counted.items()]).sum(0)
 
     def _target(self, rows: IntArray) -> dict[str, Tensor]:
         d = self.data

@@ -382,7 +382,7 @@ class _Bins(nn.Module):
         n = batch.n_atoms.unsqueeze(1)
         v = nn.functional.softplus(total(self.out(x), batch.crystal, batch.size) / n, beta=5.0)
         parts = v * self.coupling
-        lam = parts.sum(1, keepdim=True)
+        lam = parts.sum(1, keepdim=True).clamp(min=1e-6)
         return SpectrumOutput(lam.squeeze(1).log(), parts / lam, None)
 
 
@@ -426,8 +426,8 @@ class _Scaled(nn.Module):
         self.phonon_shape = nn.Linear(s.readout, KNOTS)
         if s.phonons:
             self.site = nn.Linear(s.readout, 1)
-            #: Weights of the vibrations in the shape, the scale and ln lambda; the network begins without them.
-            self.gain = nn.Parameter(torch.zeros(3))
+            #: Weights of the vibrations in the shape, the scale and ln lambda; the last two begin at nothing.
+            self.gain = nn.Parameter(torch.tensor([0.3, 0.0, 0.0]))
         nn.init.normal_(self.scalars.weight, std=0.01)
         nn.init.zeros_(self.scalars.bias)
         for layer in (self.shape, self.phonon_shape):

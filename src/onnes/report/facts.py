@@ -166,6 +166,7 @@ def _potential_words(run: Run) -> str:
 _PREDICTORS: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
     "standard": ("epc", "shipped ensemble", "tc_K", ("interval", "coverage_cross_fold")),
     "fast": ("fast", "fast network (shipped)", "tc_K", ("interval", "tc_K", "coverage_cross_fold")),
+    "spectrum": ("spectrum", "cso", "tc_K", ("variants", "cso", "tc_interval_coverage")),
     "trees": ("trees", "all", "Tc_K", ("interval", "coverage", "Tc_K", "by_prediction")),
 }
 
