@@ -95,6 +95,43 @@ def test_the_same_crystal_in_other_cells_and_the_table_of_predict():
     assert 0.0 <= row["p_superconductor"] <= 1.0 and np.isfinite(row["formation_energy_eV_atom"])
 
 
+def write_dos(path, top):
+    """Site-projected densities of states: magnesium low, boron around `top` (meV)."""
+    omega = np.linspace(0.5, 1.3 * top, 200)
+    low, high = (np.exp(-(((omega - c) / 6.0) ** 2)) for c in (0.4 * top, 0.9 * top))
+    np.savetxt(path, np.column_stack([omega, low, high, high]), header="omega (meV) Mg B B")
+
+
+def test_given_vibrations_shape_the_curve_and_beyond_the_grid_they_are_refused(tmp_path):
+    MGB2.to(str(tmp_path / "MgB2.cif"))
+    logs, above = {}, {}
+    for top in (60, 100, 240):
+        write_dos(tmp_path / "dos", top)
+        options = ["--phonon-dos", "dos", "--out", f"out{top}", "--no-eliashberg", "--json"]
+        result = run("spectrum", "MgB2.cif", *options, cwd=tmp_path)
+        (row,) = json.loads(result.stdout)
+        assert row["model"] == "spectrum-cpd"
+        if top == 240:
+            assert result.returncode == 1 and row["reason"] == "beyond-grid"
+            continue
+        omega, mean, *_ = np.loadtxt(tmp_path / f"out{top}" / "MgB2.csv", delimiter=",", skiprows=1).T
+        logs[top] = row["omega_log_K"]
+        above[top] = np.trapezoid(np.where(omega > 72.0, mean, 0.0), omega) / np.trapezoid(mean, omega)
+    assert logs[60] < logs[100]
+    # Softer vibrations leave less above their end.
+    assert above[60] < 0.6 * above[100]
+
+
+def test_a_dos_of_another_crystal_is_refused(tmp_path):
+    MGB2.to(str(tmp_path / "MgB2.cif"))
+    write_dos(tmp_path / "dos", 100)
+    text = (tmp_path / "dos").read_text().splitlines()
+    (tmp_path / "dos").write_text("\n".join(line.rsplit(" ", 1)[0] for line in text))
+    result = run("spectrum", "MgB2.cif", "--phonon-dos", "dos", cwd=tmp_path)
+    assert result.returncode == 2 and "wrong-columns" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
 def test_a_batch_equals_one_by_one_and_members_are_at_least_eight():
     loaded = ensemble("cso")
     assert loaded.members >= 8

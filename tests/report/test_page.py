@@ -225,7 +225,9 @@ def test_cannot_write(tmp_path):
     assert (tmp_path / "file").read_text() == ""
 
 
-@pytest.mark.parametrize(("model", "error"), [("standard", "0.9 K"), ("fast", "1.0 K"), ("trees", "1.1 K")])
+@pytest.mark.parametrize(
+    ("model", "error"), [("standard", "0.9 K"), ("spectrum", "1.1 K"), ("fast", "1.0 K"), ("trees", "1.1 K")]
+)
 def test_notes_quote_the_predictor_of_the_run(model, error):
     from types import SimpleNamespace
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from onnes.cli.common import read_aloud
+from onnes.cli.common import free_name, probe_folder, read_aloud
 
 Paths = Annotated[list[Path], typer.Argument(help="Structure files, record files or folders.")]
 Potentials = Annotated[
@@ -59,7 +59,7 @@ def phonons(
     if fixed_cell:
         settings = replace(settings, relax_cell=False)
     if out is not None:
-        _probe(out)
+        probe_folder(out)
     rows: list[dict[str, Any]] = []
     each: list[list[dict[str, Any]]] = []
     taken: set[str] = set()
@@ -69,7 +69,7 @@ def phonons(
         said = f"{row.get('verdict') or ''} {row['reason']} {row.get('note') or ''}"
         typer.echo(f"{row['id']}: {row['status']} {' '.join(said.split())}".rstrip(), err=True)
         if out is not None:
-            _write(reports, out, _free_name(row["id"], taken), len(set(names)) > 1)
+            _write(reports, out, free_name(row["id"], taken), len(set(names)) > 1)
             # After every crystal: a long run that is stopped leaves what it finished.
             _save(rows, out / "phonons.csv")
     if as_json:
@@ -78,28 +78,6 @@ def phonons(
         typer.echo(_csv(rows).rstrip("\n"))
     if any(row["status"] != "ok" for row in rows):
         raise typer.Exit(1)
-
-
-def _probe(out: Path) -> None:
-    from onnes.errors import InputError
-
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / ".onnes-probe").touch()
-        (out / ".onnes-probe").unlink()
-    except OSError as error:
-        raise InputError("cannot-write", f"cannot write to {out}: {error.strerror}") from None
-
-
-def _free_name(name: str, taken: set[str]) -> str:
-    """A file name for a crystal, another one where two names become the same."""
-    safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
-    free, count = safe, 1
-    while free.casefold() in taken:
-        count += 1
-        free = f"{safe}-{count}"
-    taken.add(free.casefold())
-    return free
 
 
 def _write(reports: Any, out: Path, name: str, several: bool) -> None:
