@@ -31,7 +31,7 @@ WORDS = {
     "onnes": "ALIGNN, preset onnes with the published readout",
     "fast5": "five fast networks that left out the same fold, their mean",
     "paper": "ALIGNN, preset paper (4+4, 256)",
-    "paper30": "ALIGNN, preset paper (4+4, 256)",
+    "paper30": "ALIGNN, preset paper (4+4, 256), trained further",
     "boosting": "boosting on composition and neighbours",
     "cfid": "boosting on CFID",
     "trees": "extra-trees on composition and cell",
