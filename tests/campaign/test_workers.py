@@ -11,6 +11,15 @@ import pytest
 from onnes.campaign.workers import Workers, _ctrl_c_later
 
 
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C as a terminal has it; a shell starts background jobs with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_waits_for_the_end_of_the_start_and_is_not_lost():
     done = []
     with pytest.raises(KeyboardInterrupt), _ctrl_c_later():
