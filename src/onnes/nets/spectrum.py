@@ -371,10 +371,10 @@ class _Bins(nn.Module):
     def __init__(self, s: SpectrumSettings, grid: SpectralGrid) -> None:
         super().__init__()
         self.register_buffer("coupling", torch.tensor(grid.coupling).float(), persistent=False)
-        self.out = nn.Linear(s.embed, len(grid.omega_meV))
-        # Curves begin near the mean of the data: atoms' sums over many messages would make them enormous.
-        nn.init.normal_(self.out.weight, std=0.01)
-        nn.init.zeros_(self.out.bias)
+        self.out = nn.Sequential(nn.LayerNorm(s.embed), nn.Linear(s.embed, len(grid.omega_meV)))
+        # Sums over many messages are large: curves that begin far too high are pushed to zero, and stay there.
+        nn.init.normal_(self.out[1].weight, std=0.01)  # type: ignore[arg-type]
+        nn.init.zeros_(self.out[1].bias)  # type: ignore[arg-type]
         self.source = nn.Embedding(s.sources, s.embed)
 
     def forward(self, x: Tensor, batch: BondBatch, source: Tensor, phonons: Tensor | None) -> SpectrumOutput:
