@@ -18,12 +18,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pymatgen.core import Structure
 
+    from onnes.learn.properties import PropertyEnsemble
     from onnes.learn.spectrum import SpectrumEnsemble
     from onnes.stability.phonons import SiteSpectra
     from onnes.theory.spectral import Spectrum
 
 #: Where the atoms' vibrational spectra come from, and the variant of the network that reads them.
 PHONONS = {"none": "cso", "coarse": "cpd", "fine": "fpd"}
+#: Share of imaginary modes above which a crystal is dynamically unstable.
+UNSTABLE = 0.01
 #: Crystals whose features are evaluated together.
 CHUNK = 16
 
@@ -158,10 +161,15 @@ def _one(
         return PredictedSpectrum(item.id, formula, "refused", error.code, error.message, loaded.variant)
     m = found.moments
     spread = 0.0 if m.tc_spread is None else float(m.tc_spread[0])
-    outside = loaded.outside(numbers(item.structure), crystal.volume_A3, spread)
     flat = [f for f in item.meta.get("flags", []) if f in ("slab", "molecule", "chain")]
-    if flat and not outside and flat[0] != "slab":
+    z, slab = numbers(item.structure), flat[:1] == ["slab"]
+    outside = loaded.outside(z, crystal.volume_A3, spread, slab=slab)
+    if flat and not outside and not slab:
         outside = f"{flat[0]} in vacuum; the training set holds bulk crystals and layers"
+    if not outside and loaded.settings.phonons and sites is not None and sites.imaginary > UNSTABLE:
+        outside = f"{100 * sites.imaginary:.0f} % of the modes are imaginary: the crystal is not stable"
+    if not outside:
+        outside = _gapped(features, z, crystal.volume_A3)
     columns = {
         "lambda": m.lam,
         "lambda_std": m.lam_std,
@@ -184,6 +192,26 @@ def _one(
         found.high[0],
         {name: float(value[0]) for name, value in columns.items()},
     )
+
+
+@lru_cache(maxsize=1)
+def _properties() -> PropertyEnsemble:
+    from onnes.learn.properties import PropertyEnsemble
+
+    return PropertyEnsemble()
+
+
+def _gapped(features: dict[str, Any], z: NDArray[np.int64], volume: float) -> str:
+    """Why a crystal is likely no metal; empty if it is likely one, or cannot be asked."""
+    from onnes.learn.predictors import NONMETAL
+
+    heads = _properties()
+    if heads.potential not in features:
+        return ""
+    found = heads.predict([(features[heads.potential], z, volume)])
+    if found.p_nonmetal[0] <= NONMETAL:
+        return ""
+    return f"a gap of {found.gap_eV[0]:.1f} eV is likely; lambda and Tc are those of a metal"
 
 
 def _vibrations(structure: Structure, phonons: str) -> SiteSpectra:

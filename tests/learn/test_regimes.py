@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from onnes.errors import ModelError
 from onnes.learn.regimes import Regimes
 
 
@@ -44,6 +45,11 @@ def test_snapshots_are_copies_and_survive_a_restart():
     back = walk(RISE + SECOND, Regimes.from_dict(walk(DESCENT).as_dict()))
     whole = walk(DESCENT + RISE + SECOND)
     assert back.values == whole.values
+
+
+def test_a_diverged_training_is_an_error_not_a_model():
+    with pytest.raises(ModelError, match="diverged"):
+        Regimes().see(1, float("nan"), float("nan"), {})
 
 
 def test_without_validation_the_last_weights_are_kept():

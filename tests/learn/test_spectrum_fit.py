@@ -154,3 +154,14 @@ def test_bad_settings_are_refused(data, tmp_path):
         FitSettings(epochs=0)
     with pytest.raises(DataError, match="no-rows"):
         Member(data, np.array([], dtype=int), NET, FitSettings(), tmp_path / "none.pt")
+
+
+def test_only_the_parameters_asked_for_are_trained(data, tmp_path):
+    fit = FitSettings(epochs=2, batch=12, rate=0.01, only=("read.shape", "read.scalars"), weight_decay=0.1)
+    member = Member(data, np.arange(12), NET, fit, tmp_path / "m.pt")
+    before = {k: v.detach().clone() for k, v in member.net.named_parameters()}
+    after = dict(member.run().named_parameters())
+    moved = {k for k in before if not torch.equal(before[k], after[k])}
+    assert moved and all(k.startswith(fit.only) for k in moved)
+    with pytest.raises(DataError, match="other-network"):
+        Member(data, np.arange(12), NET, FitSettings(only=("colour",)), tmp_path / "n.pt")

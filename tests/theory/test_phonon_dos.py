@@ -33,6 +33,12 @@ def test_a_total_in_front_is_recognised_and_a_stranger_refused(tmp_path):
         read_phonon_dos(write(tmp_path / "c", np.column_stack([SITES[:, 0], SITES])), 3, "THz")
 
 
+def test_total_and_two_of_three_atoms_are_not_taken_for_three(tmp_path):
+    columns = np.column_stack([SITES.sum(1), SITES[:, :2]])
+    with pytest.raises(InputError, match="unequal areas"):
+        read_phonon_dos(write(tmp_path / "a", columns), 3, "THz")
+
+
 def test_a_total_alone_serves_only_atoms_that_are_alike(tmp_path):
     path = write(tmp_path / "total_dos.dat", SITES.sum(1), "# Sigma = 0.1\n")
     weight = read_phonon_dos(path, 4, alike=True)[1]
@@ -47,7 +53,7 @@ def test_what_cannot_be_read_is_refused(tmp_path):
     with pytest.raises(InputError, match="wrong-columns"):
         read_phonon_dos(write(tmp_path / "b", SITES), 5, "THz")
     with pytest.raises(InputError, match="no-modes"):
-        read_phonon_dos(write(tmp_path / "c", SITES * [1, 1, 0]), 3, "THz")
+        read_phonon_dos(write(tmp_path / "c", SITES * 0.0), 3, "THz")
     falling = tmp_path / "d"
     falling.write_text("1 1\n3 1\n2 1\n")
     with pytest.raises(InputError, match="grid-not-increasing"):

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from sklearn.linear_model import LinearRegression
 
-from data import FOLDS, MEV, SpectrumSettings, fold_of, load, phonons
+from data import FOLDS, SpectrumSettings, fold_of, load, phonons
 from onnes.graph.batch import collate, graph_of
 from onnes.learn.spectrum_inputs import phonon_cells
 from onnes.nets.alignn import Alignn, preset
@@ -113,6 +113,7 @@ def main() -> None:
     parser.add_argument("--phonons", type=Path, required=True)
     parser.add_argument("--direct", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--no-alignn", action="store_true", help="leave its file as it is")
     args = parser.parse_args()
     torch.set_num_threads(1)
     args.out.mkdir(parents=True, exist_ok=True)
@@ -129,6 +130,8 @@ def main() -> None:
     np.savez(args.out / "baseline-mean.npz", id=ids, moments=moments, values=curves.astype(np.float32))
     rows, found = linear(data, fold, args.phonons, args.direct)
     np.savez(args.out / "baseline-linear.npz", id=ids[rows], moments=np.log(found))
+    if args.no_alignn:
+        return
     structures = {r["id"]: Structure(r["lattice"], r["species"], r["frac"]) for r in spectra()}
     values = alignn_curves(data, fold, structures)
     on = np.stack([np.interp(grid.omega_meV, np.arange(0.5, 100.0), v, left=0.0, right=0.0) for v in values])
@@ -138,7 +141,6 @@ def main() -> None:
         moments=bins_moments(values),
         values=on.astype(np.float32),
     )
-    print(MEV, len(rows))
 
 
 if __name__ == "__main__":

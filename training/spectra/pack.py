@@ -20,7 +20,7 @@ from data import FOLDS, MEV, SpectrumSettings, data_hash, fold_of, load
 from onnes.learn.calibrate import Space, coverage_report, enough
 from onnes.learn.calibrate import fit as conformal
 from onnes.learn.domain import coverage_of
-from onnes.learn.epc import FLOOR_K, tc_of
+from onnes.learn.epc import FLOOR_K, SOURCES, tc_of
 from onnes.learn.fold_of import KEY, fold_table
 from onnes.learn.spectrum import band_scale, log_moments
 from onnes.learn.store import Checkpoint
@@ -78,7 +78,7 @@ def calibrate(values: np.ndarray, data, keep: np.ndarray, grid) -> tuple[dict, d
     report = coverage_report(tc_true, tc, group, ranges=(-1e-9, *how["edges"], np.inf), **how)
     plain = [{k: round(v, 4) if np.isfinite(v) else None for k, v in asdict(row).items()} for row in report]
     settings = {
-        "calibration": {k: v.to_dict() for k, v in found.items()},
+        "intervals": {k: v.to_dict() for k, v in found.items()},
         "width_limits": widest,
         "spread_limit": limit,
     }
@@ -131,8 +131,15 @@ def variant(name: str, work: Path, data, grid, tensors: dict) -> tuple[dict, dic
                 continue
             small = value if key in ("feature_mean", "feature_std") else value.half()
             tensors[f"{name}.{m}.{key}"] = small
-    keep = (data.source == 0) & np.isfinite(held.values[:, :, 0]).any(0)
-    settings, card = calibrate(held.values, data, keep, grid)
+    unseen = np.isfinite(held.values[:, :, 0]).any(0)
+    both = {
+        source: calibrate(held.values, data, (data.source == k) & unseen, grid)
+        for k, source in enumerate(SOURCES)
+    }
+    settings = {"calibration": {source: found for source, (found, _) in both.items()}}
+    card = {"tc_interval_coverage": both[SOURCES[0]][1]["tc_interval_coverage"]} | {
+        f"of {source}": about for source, (_, about) in both.items()
+    }
     rows = np.flatnonzero(np.isfinite(held.values[:, :, 0]).any(0))
     counts, volumes = coverage_of([data.graphs[i].numbers for i in rows], [VOLUME[data.ids[i]] for i in rows])
     fold = fold_of(data.group)
@@ -163,6 +170,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--direct", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--data-hash", required=True, help="what train.py printed for cso")
     parser.add_argument("--variants", nargs="+", default=["cso", "cpd"])
     args = parser.parse_args()
     from data import alexandria, jarvis, spectra
@@ -183,7 +191,8 @@ def main() -> None:
         "what": "alpha2F(omega) of a metal, 0.5-250 meV, from its structure (cso) or with its vibrations (cpd, fpd)",
         "split": f"{FOLDS} folds of whole reduced formulas; every member a bootstrap of whole formulas of four of them",
         "data": "JARVIS spectra (stable, clean), Alexandria and JARVIS lambda and omega_log; JARVIS phonon spectra",
-        "data_hash": digest,
+        "labels_hash": digest,
+        "training_data_hash": args.data_hash,
         "command": "training/spectra/README.md",
         "environment": {"python": platform.python_version(), "torch": torch.__version__},
         "variants": card,

@@ -43,7 +43,7 @@ def probe_folder(out: Path) -> None:
 
 def free_name(name: str, taken: set[str]) -> str:
     """A file name for a crystal, another one where two names become the same; `taken` remembers it."""
-    safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in name).lstrip(".") or "crystal"
+    safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in name).lstrip(".")[:100] or "crystal"
     free, count = safe, 1
     while free.casefold() in taken:
         count += 1

@@ -88,14 +88,15 @@ def spectrum(
         sites = _given_sites(items, phonon_dos, dos_unit)
     probe_folder(out)
     rows: list[dict[str, Any]] = []
-    taken: set[str] = set()
+    taken = {"spectra"}  # the table's own name
     for found in predict_spectra(
         items, phonons=phonons, sites=sites, mu_star=mu_star, formula=name, source=labels
     ):
         row = _row(found, mu_star, name, solve=eliashberg)
         if found.spectrum is not None:
             row["file"] = _write(found, out, free_name(found.id, taken))
-        else:
+        elif found.formula:
+            # What was no crystal at all has been said when it was read.
             typer.echo(f"onnes: {found.id}: {found.message} [{found.reason}]", err=True)
         rows.append(row)
         _save(rows, out / "spectra.csv")
@@ -105,6 +106,8 @@ def spectrum(
 
 
 def _given_sites(items: list[Any], path: Path, unit: str | None) -> Any:
+    from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
+
     from onnes.crystal.read import Crystal
     from onnes.errors import InputError
     from onnes.stability.phonons import SiteSpectra
@@ -113,7 +116,7 @@ def _given_sites(items: list[Any], path: Path, unit: str | None) -> Any:
     if len(items) != 1 or not isinstance(items[0], Crystal):
         raise InputError("one-crystal", f"--phonon-dos belongs to one crystal; {len(items)} were given")
     structure = items[0].structure
-    alike = len({site.specie.symbol for site in structure}) == 1
+    alike = len(set(SpacegroupAnalyzer(structure, 1e-3).get_symmetry_dataset().equivalent_atoms)) == 1
     return SiteSpectra(*read_phonon_dos(path, len(structure), unit, alike=alike))
 
 

@@ -12,6 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
+from onnes.errors import ModelError
+
 REGIMES = ("classical", "critical", "modern")
 #: The loss has risen for good when its smoothed value is this much above the minimum.
 RISE = 1.05
@@ -38,7 +40,15 @@ class Regimes:
         self.risen = False
 
     def see(self, epoch: int, valid: float, train: float, state: dict[str, Tensor]) -> None:
-        """Take note of an epoch; without validation rows the last epoch is ``modern``."""
+        """Take note of an epoch; without validation rows (NaN) the last epoch is ``modern``.
+
+        Raises
+        ------
+        ModelError
+            ``diverged``: the training loss is no number.
+        """
+        if train != train:
+            raise ModelError("diverged", f"the loss of epoch {epoch} is not a number; use a smaller rate")
         if valid != valid:
             self._keep("modern", epoch, train, state)
             return

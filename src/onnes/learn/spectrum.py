@@ -43,6 +43,8 @@ VARIANTS = ("cso", "cpd", "fpd")
 AT_THE_END, LAST_POINTS = 0.02, 2
 #: Bonds in a metal are softer than Badger's rule for molecules says; beyond this times the grid's end they are not.
 STIFF = 1.2
+#: Share of the modes that may lie beyond the grid: the tails of a smeared density of states.
+DUST = 1e-3
 #: Crystals in a batch.
 BATCH = 64
 MEV = TO_KELVIN["meV"]
@@ -124,12 +126,12 @@ class SpectrumEnsemble:
                 "unknown-variant", f"unknown variant {variant!r}; use one of {', '.join(VARIANTS)}"
             )
         self.checkpoint = Checkpoint.load(path or pretrained("spectrum.safetensors"), "spectrum")
-        if variant not in self.checkpoint.settings["variants"]:
+        if variant not in self.checkpoint.settings.get("variants", {}):
             raise ModelError("no-variant", f"the checkpoint holds no {variant} networks")
         self.variant = variant
         try:
             self._read(self.checkpoint.settings["variants"][variant])
-        except (KeyError, TypeError, RuntimeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise ModelError(
                 "damaged-model", f"the checkpoint does not fit this version: {error!r}"
             ) from None
@@ -144,13 +146,17 @@ class SpectrumEnsemble:
         # Building a network takes a second, so one of them serves all members' weights.
         self.net = _interpreted(self.settings)
         self.weights = [self._weights(k) for k in range(self.members)]
-        self.calibration = {k: Conformal.from_dict(v) for k, v in s["calibration"].items()}
-        self.width_limits: dict[str, float] = s["width_limits"]
+        #: By convention of the labels: errors against the one are not those against the other.
+        self.calibration = {
+            source: {k: Conformal.from_dict(v) for k, v in of["intervals"].items()}
+            for source, of in s["calibration"].items()
+        }
+        self.width_limits = {source: dict(of["width_limits"]) for source, of in s["calibration"].items()}
         #: Half the band over `band_scale`, and its floor.
         self.band: tuple[float, float] = (s["band"]["factor"], s["band"]["floor"])
         self.element_counts = {int(k): v for k, v in s["element_counts"].items()}
         self.volume_range: tuple[float, float] = tuple(s["volume_per_atom_range"])
-        self.spread_limit: float = s["spread_limit"]
+        self.spread_limit: float = s["calibration"][SOURCES[0]]["spread_limit"]
 
     def _weights(self, member: int) -> dict[str, torch.Tensor]:
         prefix = f"{self.variant}.{member}."
@@ -227,17 +233,19 @@ class SpectrumEnsemble:
             self._inside(sites, name)
             cells = phonon_cells(sites.edges_meV, sites.weight)
         x = np.concatenate([features[p].x for p in self.potentials], axis=1)
-        graph = graph_of(structure, self.settings.graph, allow_isolated=True)
+        graph = graph_of(structure, self.settings.graph)
         if cells is None:
             self._soft_enough(graph, name)
         return SpectrumInput(name, graph, x, cells, structure.volume / len(structure))
 
     def _inside(self, sites: SiteSpectra, name: str) -> None:
         top = float(self.grid.omega_meV[-1])
-        if sites.highest_meV > top:
+        modes = np.cumsum(sites.weight.sum(0))
+        reach = float(sites.edges_meV[1:][np.searchsorted(modes, (1.0 - DUST) * modes[-1])])
+        if reach > top:
             raise PhysicsError(
                 "beyond-grid",
-                f"{name}: vibrations reach {sites.highest_meV:.0f} meV, beyond the model's end at {top:.0f} meV",
+                f"{name}: vibrations reach {reach:.0f} meV, beyond the model's end at {top:.0f} meV",
             )
 
     def _soft_enough(self, graph: BondGraph, name: str) -> None:
@@ -308,8 +316,8 @@ class SpectrumEnsemble:
         return summarised(
             values,
             self.grid,
-            self.calibration,
-            self.width_limits,
+            self.calibration[source],
+            self.width_limits[source],
             self.band,
             mu_star=mu_star,
             formula=formula,
@@ -327,9 +335,13 @@ class SpectrumEnsemble:
             f"{self.grid.omega_meV[-1]:.0f} meV",
         )
 
-    def outside(self, numbers: NDArray[np.int64], volume: float, spread: float) -> str:
-        """Why a crystal is beyond the training domain; empty if it is inside."""
-        found = domain.outside(numbers, volume, self.element_counts, self.volume_range)
+    def outside(self, numbers: NDArray[np.int64], volume: float, spread: float, *, slab: bool = False) -> str:
+        """Why a crystal is beyond the training domain; empty if it is inside.
+
+        The volume of a slab counts its vacuum, which says nothing; it is not looked at.
+        """
+        limits = (0.0, np.inf) if slab else self.volume_range
+        found = domain.outside(numbers, volume, self.element_counts, limits)
         if not found and spread > self.spread_limit:
             found = f"the members disagree: ln Tc varies by {spread:.2f} (limit {self.spread_limit:.2f})"
         return found

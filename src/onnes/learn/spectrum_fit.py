@@ -240,7 +240,7 @@ class Member:
         self.weight = np.zeros(len(data))
         self.weight[self.rows] = self.times
         self.steps = -(-len(self.epoch_rows) // fit.batch)
-        self.optimiser = torch.optim.AdamW(self.net.parameters(), lr=fit.rate, weight_decay=fit.weight_decay)
+        self.optimiser = torch.optim.AdamW(self._trained(), lr=fit.rate, weight_decay=fit.weight_decay)
         self.schedule = (
             torch.optim.lr_scheduler.OneCycleLR(
                 self.optimiser, fit.rate, total_steps=fit.epochs * self.steps, pct_start=0.2
@@ -251,11 +251,11 @@ class Member:
         from onnes.nets.spectrum import GRIDS
 
         grid = GRIDS[net.grid]()
-        curve = data.has_curve
+        curve = self.rows[data.has_curve[self.rows]]
         values = grid.values(data.shares[curve], np.exp(data.moments[curve, 0]))
         self.constants = {
             "width": torch.as_tensor(grid.width_meV).float(),
-            "mean_square": torch.tensor(float(((values**2) @ grid.width_meV).mean()) if curve.any() else 1.0),
+            "mean_square": torch.tensor(float(((values**2) @ grid.width_meV).mean()) if len(curve) else 1.0),
         }
         self.epoch, self.seconds = 0, 0.0
         self.curve: list[dict[str, float]] = []

@@ -15,6 +15,8 @@ FloatArray = NDArray[np.float64]
 
 #: A total column may differ from the sum of the others by this fraction of its largest value.
 SUM_TOLERANCE = 0.05
+#: Areas of the atoms' densities of states may differ by this fraction (three modes each).
+ALIKE = 0.25
 
 
 def read_phonon_dos(
@@ -67,7 +69,7 @@ def _unit(header: str) -> str | None:
     for word, unit in (("thz", "THz"), ("cm^-1", "cm-1"), ("cm-1", "cm-1"), ("mev", "meV")):
         if word in low:
             return unit
-    # matdyn.x and phonopy name themselves by their titles.
+    # phonopy writes its smearing and no unit.
     return "THz" if "sigma =" in low else None
 
 
@@ -75,6 +77,12 @@ def _of_the_atoms(columns: FloatArray, atoms: int, alike: bool, source: str) -> 
     """The columns that belong to the atoms, shape (m, N)."""
     found = columns.shape[1]
     if found == atoms:
+        area = np.maximum(columns, 0.0).sum(0)
+        if area.max() > (1.0 + ALIKE) * area.min():
+            raise InputError(
+                "wrong-columns",
+                f"{source}: the {found} densities of states have unequal areas; every atom has three modes",
+            )
         return columns
     if found == atoms + 1:
         total, rest = columns[:, 0], columns[:, 1:]
