@@ -182,6 +182,9 @@ def main() -> None:
     settings, card = {}, {}
     for name in args.variants:
         settings[name], card[name] = variant(name, args.work, data, grid, tensors)
+        # What begins with the weights of the first variant has learned from its crystals.
+        for key in ("element_counts", "volume_per_atom_range"):
+            settings[name][key] = settings[args.variants[0]][key]
     result = table(args.work, args.direct)
     fold, digest = fold_of(data.group), data_hash(data)
     rule = dict(zip(data.group.tolist(), fold.tolist(), strict=True))

@@ -97,7 +97,8 @@ def spectrum(
             row["file"] = _write(found, out, free_name(found.id, taken))
         elif found.formula:
             # What was no crystal at all has been said when it was read.
-            typer.echo(f"onnes: {found.id}: {found.message} [{found.reason}]", err=True)
+            name = "" if found.message.startswith(found.id) else f"{found.id}: "
+            typer.echo(f"onnes: {name}{found.message} [{found.reason}]", err=True)
         rows.append(row)
         _save(rows, out / "spectra.csv")
     typer.echo(_json(rows) if as_json else _csv(rows).rstrip("\n"))
