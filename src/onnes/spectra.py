@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from onnes.learn.properties import PropertyEnsemble
     from onnes.learn.spectrum import SpectrumEnsemble
-    from onnes.stability.phonons import SiteSpectra
+    from onnes.theory.phonon_dos import SiteSpectra
     from onnes.theory.spectral import Spectrum
 
 #: Where the atoms' vibrational spectra come from, and the variant of the network that reads them.
@@ -203,15 +203,12 @@ def _properties() -> PropertyEnsemble:
 
 def _gapped(features: dict[str, Any], z: NDArray[np.int64], volume: float) -> str:
     """Why a crystal is likely no metal; empty if it is likely one, or cannot be asked."""
-    from onnes.learn.predictors import NONMETAL
+    from onnes.learn.predictors import gapped
 
     heads = _properties()
     if heads.potential not in features:
         return ""
-    found = heads.predict([(features[heads.potential], z, volume)])
-    if found.p_nonmetal[0] <= NONMETAL:
-        return ""
-    return f"a gap of {found.gap_eV[0]:.1f} eV is likely; lambda and Tc are those of a metal"
+    return gapped(heads.predict([(features[heads.potential], z, volume)]), 0)
 
 
 def _vibrations(structure: Structure, phonons: str) -> SiteSpectra:

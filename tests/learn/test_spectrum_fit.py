@@ -152,6 +152,10 @@ def test_bad_settings_are_refused(data, tmp_path):
         FitSettings(regime="romantic")
     with pytest.raises(SettingsError, match="bad-setting"):
         FitSettings(epochs=0)
+    with pytest.raises(SettingsError, match="bad-setting"):
+        FitSettings(moments=0.0, curve_mse=0.0, curve_transport=0.0)
+    with pytest.raises(SettingsError, match="bad-setting"):
+        FitSettings(regime="critical")
     with pytest.raises(DataError, match="no-rows"):
         Member(data, np.array([], dtype=int), NET, FitSettings(), tmp_path / "none.pt")
 

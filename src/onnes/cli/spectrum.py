@@ -12,18 +12,7 @@ from onnes.cli.common import free_name, probe_folder, read_aloud
 if TYPE_CHECKING:
     from onnes.spectra import PredictedSpectrum
 
-COLUMNS = (
-    "id",
-    "formula",
-    "lambda",
-    "lambda_std",
-    "omega_log_K",
-    "omega_log_K_std",
-    "omega_2_K",
-    "tc_K",
-    "tc_low_K",
-    "tc_high_K",
-)
+#: Columns after those of Tc by every formula; in front stand the first ten of `onnes predict`.
 LAST = (
     "tc_eliashberg_K",
     "gap_meV",
@@ -111,8 +100,7 @@ def _given_sites(items: list[Any], path: Path, unit: str | None) -> Any:
 
     from onnes.crystal.read import Crystal
     from onnes.errors import InputError
-    from onnes.stability.phonons import SiteSpectra
-    from onnes.theory.phonon_dos import read_phonon_dos
+    from onnes.theory.phonon_dos import SiteSpectra, read_phonon_dos
 
     if len(items) != 1 or not isinstance(items[0], Crystal):
         raise InputError("one-crystal", f"--phonon-dos belongs to one crystal; {len(items)} were given")
@@ -176,8 +164,11 @@ def _write(found: PredictedSpectrum, out: Path, name: str) -> str:
 def _table(rows: list[dict[str, Any]]) -> Any:
     import pandas as pd
 
-    formulas = sorted({k for row in rows for k in row} - set(COLUMNS) - set(LAST))
-    return pd.DataFrame(rows).reindex(columns=[*COLUMNS, *formulas, *LAST])
+    from onnes.prediction import COLUMNS
+
+    first = COLUMNS[: COLUMNS.index("tc_high_K") + 1]
+    formulas = sorted({k for row in rows for k in row} - set(first) - set(LAST))
+    return pd.DataFrame(rows).reindex(columns=[*first, *formulas, *LAST])
 
 
 def _csv(rows: list[dict[str, Any]]) -> str:

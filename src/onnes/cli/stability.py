@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from onnes.cli.common import read_aloud
+from onnes.cli.common import probe_folder, read_aloud
 
 PATHS = typer.Argument(..., help="Structure files, record files or folders.")
 POTENTIAL = typer.Option("7net-0", "--potential", help="Universal potential.")
@@ -59,15 +59,9 @@ def _run(assessed: Iterator[Any], columns: tuple[str, ...], out: Path | None, ci
     from pymatgen.io.cif import CifWriter
 
     from onnes.data.files import atomic_text
-    from onnes.errors import InputError
 
     if cifs is not None:
-        try:
-            cifs.mkdir(parents=True, exist_ok=True)
-            (cifs / ".onnes-probe").touch()
-            (cifs / ".onnes-probe").unlink()
-        except OSError as error:
-            raise InputError("cannot-write", f"cannot write to {cifs}: {error.strerror}") from None
+        probe_folder(cifs)
     rows = []
     for row, structure in assessed:
         rows.append(row)

@@ -17,7 +17,7 @@ from onnes.learn import domain
 from onnes.learn.calibrate import Conformal
 from onnes.learn.epc import TARGETS, EpcPrediction, FloatArray, calibrated
 from onnes.learn.fast import FastEpc, FastInput
-from onnes.learn.features import AtomFeatures, FrozenPotential, padded
+from onnes.learn.features import AtomFeatures, FrozenPotential, by_potential, padded
 from onnes.learn.store import Checkpoint, pretrained
 from onnes.nets.property_head import HeadSettings, PropertyHead
 
@@ -168,14 +168,12 @@ class EpcEnsemble:
                 graphs[k] = self.fast.prepare(structure)
             except (CrystalError, ModelError) as error:
                 refused[k] = error
-        features: dict[int, dict[str, AtomFeatures]] = {k: {} for k in graphs}
-        for name, potential in self.frozen.items():
-            left = [k for k in graphs if k not in refused]
-            for k, found in zip(left, potential.attempt([structures[k] for k in left]), strict=True):
-                if isinstance(found, OnnesError):
-                    refused[k] = found
-                else:
-                    features[k][name] = found
+        features: dict[int, dict[str, AtomFeatures]] = {}
+        for k, found in zip(graphs, by_potential(self.frozen, [structures[k] for k in graphs]), strict=True):
+            if isinstance(found, OnnesError):
+                refused[k] = found
+            else:
+                features[k] = found
         return [
             refused[k]
             if k in refused

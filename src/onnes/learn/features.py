@@ -9,7 +9,7 @@ of the last one: rotation invariants of the atom's surroundings.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -166,6 +166,22 @@ def _invariants(x: torch.Tensor) -> torch.Tensor:
             parts.append(x[:, start:stop].reshape(-1, channels, size).norm(dim=-1))
             start = stop
     return torch.cat(parts, dim=-1)
+
+
+def by_potential(
+    potentials: Mapping[str, FrozenPotential], structures: Sequence[Structure]
+) -> list[dict[str, AtomFeatures] | OnnesError]:
+    """Features of each crystal by name of the potential, or the error of the first one that refuses it."""
+    good: list[dict[str, AtomFeatures]] = [{} for _ in structures]
+    refused: dict[int, OnnesError] = {}
+    for name, potential in potentials.items():
+        left = [k for k in range(len(structures)) if k not in refused]
+        for k, found in zip(left, potential.attempt([structures[k] for k in left]), strict=True):
+            if isinstance(found, OnnesError):
+                refused[k] = found
+            else:
+                good[k][name] = found
+    return [refused.get(k, one) for k, one in enumerate(good)]
 
 
 def _no_memory(error: Exception) -> bool:

@@ -122,8 +122,7 @@ class Standard:
         for i, k in enumerate(places):
             z, volume = seen[i].numbers, seen[i].volume_A3
             outside = self.epc.outside(z, volume) or self.epc.doubt(float(found.tc_spread[i]))
-            if more.p_nonmetal[i] > NONMETAL and not outside:
-                outside = f"a gap of {more.gap_eV[i]:.1f} eV is likely; lambda and Tc are those of a metal"
+            outside = outside or gapped(more, i)
             out[k] = {
                 **coupling(found, i),
                 **_properties(more, i, structures[k]),
@@ -213,8 +212,7 @@ class Spectral:
                 continue
             spread = float(found.moments.tc_spread[i])
             outside = self.ensemble.outside(z[i], crystals[i].volume_A3, spread)
-            if more.p_nonmetal[i] > NONMETAL and not outside:
-                outside = f"a gap of {more.gap_eV[i]:.1f} eV is likely; lambda and Tc are those of a metal"
+            outside = outside or gapped(more, i)
             out[k] = {
                 **coupling(found.moments, i),
                 **_properties(more, i, structures[k]),
@@ -255,6 +253,13 @@ FILES = {
     "spectrum": ("spectrum", "properties", "classifier"),
     "trees": ("trees",),
 }
+
+
+def gapped(more: Any, i: int) -> str:
+    """Why crystal i of a property prediction is likely no metal; empty if it is one."""
+    if more.p_nonmetal[i] <= NONMETAL:
+        return ""
+    return f"a gap of {more.gap_eV[i]:.1f} eV is likely; lambda and Tc are those of a metal"
 
 
 def coupling(found: EpcPrediction, i: int) -> dict[str, float]:

@@ -22,7 +22,7 @@ from onnes.graph.crystal_graph import BondGraph, graph_of
 from onnes.learn import domain
 from onnes.learn.calibrate import Conformal
 from onnes.learn.epc import SOURCES, EpcPrediction, calibrated
-from onnes.learn.features import AtomFeatures, FrozenPotential
+from onnes.learn.features import AtomFeatures, FrozenPotential, by_potential
 from onnes.learn.spectrum_inputs import phonon_cells
 from onnes.learn.store import Checkpoint, pretrained
 from onnes.nets.spectrum import GRIDS, SpectrumNet, SpectrumSettings
@@ -33,7 +33,7 @@ from onnes.units import TO_KELVIN
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
-    from onnes.stability.phonons import SiteSpectra
+    from onnes.theory.phonon_dos import SiteSpectra
 
 FloatArray = NDArray[np.float64]
 
@@ -180,16 +180,7 @@ class SpectrumEnsemble:
 
     def features(self, structures: Sequence[Structure]) -> list[dict[str, AtomFeatures] | OnnesError]:
         """Features of each crystal by name of the potential, or why there are none."""
-        good: dict[int, dict[str, AtomFeatures]] = {k: {} for k in range(len(structures))}
-        refused: dict[int, OnnesError] = {}
-        for name, potential in self.frozen.items():
-            left = [k for k in good if k not in refused]
-            for k, found in zip(left, potential.attempt([structures[k] for k in left]), strict=True):
-                if isinstance(found, OnnesError):
-                    refused[k] = found
-                else:
-                    good[k][name] = found
-        return [refused.get(k, good[k]) for k in range(len(structures))]
+        return by_potential(self.frozen, structures)
 
     def prepare(
         self,

@@ -126,6 +126,15 @@ class FitSettings:
             raise SettingsError(
                 "bad-setting", f"epochs, batch, rate and curve_times must be positive: {self}"
             )
+        terms = (self.curve_mse, self.curve_transport, self.moments, self.curve_curvature, self.modes)
+        if min(terms) < 0.0 or not max(terms[:3]) > 0.0:
+            raise SettingsError(
+                "bad-setting", f"weights of the loss are >= 0, one of the labels' above 0: {terms}"
+            )
+        if self.cycle and self.regime != "modern":
+            raise SettingsError(
+                "bad-setting", "a cycle of the rate ends in one place; regimes need cycle = False"
+            )
 
 
 def bootstrap(group: NDArray[Any], rows: IntArray, seed: int) -> tuple[IntArray, FloatArray, IntArray]:

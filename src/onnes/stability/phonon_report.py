@@ -30,12 +30,12 @@ from onnes.stability.phonons import (
     THZ_TO_MEV,
     Harmonic,
     PhononSettings,
-    SiteSpectra,
     harmonic,
     run_mesh,
     spectra_of,
 )
 from onnes.theory.debye import debye_from_dos
+from onnes.theory.phonon_dos import SiteSpectra
 from onnes.units import TO_KELVIN
 
 if TYPE_CHECKING:

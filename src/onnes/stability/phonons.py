@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from onnes.errors import CrystalError, PhysicsError, SettingsError
 from onnes.stability.potentials import DEFAULT, calculator, require_elements
 from onnes.stability.relax import VOLUME_WINDOW
+from onnes.theory.phonon_dos import SiteSpectra
 from onnes.units import TO_KELVIN, UNITS
 
 if TYPE_CHECKING:
@@ -88,61 +89,6 @@ class PhononSettings:
 #: Force constants on a 2x2x2 mesh of the primitive cell (fewer along axes beyond 9 angstrom), and finer ones.
 COARSE = PhononSettings(least_length_A=9.0, most_times=2, mesh_length_A=40.0, fmax_eV_A=0.01)
 FINE = PhononSettings(least_length_A=10.0)
-
-
-@dataclass(frozen=True)
-class SiteSpectra:
-    """Vibrational spectrum of every atom.
-
-    Attributes
-    ----------
-    edges_meV : ndarray, shape (m + 1,)
-        Edges of equal cells; imaginary modes lie below zero.
-    weight : ndarray, shape (N, m)
-        Modes of each atom in each cell; a row sums to 3.
-    """
-
-    edges_meV: FloatArray
-    weight: FloatArray
-
-    @property
-    def omega_meV(self) -> FloatArray:
-        """Middles of the cells, shape (m,)."""
-        return (self.edges_meV[1:] + self.edges_meV[:-1]) / 2.0
-
-    @property
-    def total(self) -> FloatArray:
-        """Modes of the cell per meV, shape (m,)."""
-        return np.asarray(self.weight.sum(0) / np.diff(self.edges_meV))
-
-    @property
-    def imaginary(self) -> float:
-        """Share of the modes below -0.5 meV."""
-        low = self.edges_meV[1:] <= -0.5
-        return float(self.weight[:, low].sum() / self.weight.sum())
-
-    @property
-    def highest_meV(self) -> float:
-        """Upper edge of the spectrum."""
-        return float(self.edges_meV[1:][self.weight.sum(0) > 0][-1])
-
-    def on(self, edges_meV: FloatArray, smear_meV: float = 0.0) -> FloatArray:
-        """Modes of each atom in other cells, shape (N, len(edges) - 1).
-
-        Parameters
-        ----------
-        edges_meV : ndarray
-            Increasing; what lies outside is left out.
-        smear_meV : float
-            Deviation of a Gaussian that widens every mode first.
-        """
-        if smear_meV > 0.0:
-            from scipy.special import ndtr
-
-            share = ndtr((edges_meV[:, None] - self.omega_meV) / smear_meV)
-            return np.asarray(self.weight @ np.diff(share, axis=0).T)
-        below = np.concatenate([np.zeros((len(self.weight), 1)), np.cumsum(self.weight, axis=1)], axis=1)
-        return np.diff(np.stack([np.interp(edges_meV, self.edges_meV, row) for row in below]), axis=1)
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ class SpectralGrid:
 
     @classmethod
     def linear(cls, points: int = 51, bottom_meV: float = 0.25, top_meV: float = 100.25) -> SpectralGrid:
-        """Equally spaced points; the defaults are those of Gibson et al., npj Comput. Mater. (2024)."""
+        """Equally spaced points; the defaults are those of Gibson et al. (arXiv:2401.16611)."""
         return cls(np.linspace(bottom_meV, top_meV, points))
 
     def _functional(self, power: float, *, log: bool = False) -> FloatArray:
