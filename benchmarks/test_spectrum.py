@@ -1,6 +1,6 @@
 """Seconds a crystal of `onnes spectrum`, after loading: from the structure alone, and with coarse vibrations.
 
-    OMP_NUM_THREADS=1 pytest benchmarks/test_spectrum.py
+OMP_NUM_THREADS=1 pytest benchmarks/test_spectrum.py
 """
 
 import pytest
