@@ -12,6 +12,7 @@ import onnes.cli.evaluate
 import onnes.cli.generate
 import onnes.cli.phonons
 import onnes.cli.predict
+import onnes.cli.relax
 import onnes.cli.report
 import onnes.cli.screen
 import onnes.cli.spectrum
@@ -50,7 +51,7 @@ app.command("export")(onnes.cli.report.export)
 app.command("generate")(onnes.cli.generate.generate)
 app.command("phonons")(onnes.cli.phonons.phonons)
 app.command("predict")(onnes.cli.predict.predict)
-app.command("relax")(onnes.cli.stability.relax)
+app.command("relax")(onnes.cli.relax.relax)
 app.command("screen")(onnes.cli.screen.screen)
 app.command("spectrum")(onnes.cli.spectrum.spectrum)
 app.command("stability")(onnes.cli.stability.stability)
