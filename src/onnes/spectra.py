@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -73,7 +74,8 @@ def predict_spectra(
     sites: SiteSpectra | None = None,
     mu_star: float = 0.10,
     formula: str = "allen-dynes",
-    source: str = "alexandria",
+    source: str = "",
+    model: str | Path | None = None,
 ) -> Iterator[PredictedSpectrum]:
     """Predict the Eliashberg function of crystals, one after another.
 
@@ -89,36 +91,60 @@ def predict_spectra(
     mu_star, formula
         For Tc.
     source : str
-        Convention of the labels to answer in: ``alexandria`` or ``jarvis``.
+        Convention of the labels to answer in: of the shipped networks ``alexandria`` (default) or ``jarvis``, of
+        others the name of a data file that they were trained on.
+    model : path, optional
+        A checkpoint of ``onnes train spectrum`` or its folder, instead of the shipped networks.
 
     Raises
     ------
     SettingsError
         ``unknown-phonons``, ``unknown-source``.
     ModelError
-        ``no-variant``, ``damaged-model``.
+        ``no-model``, ``wrong-model``, ``no-variant``, ``damaged-model``.
     """
     if phonons not in PHONONS:
         raise SettingsError(
             "unknown-phonons", f"phonons {phonons!r} unknown; use one of {', '.join(PHONONS)}"
         )
-    from onnes.learn.epc import SOURCES
-
-    if source not in SOURCES:
-        raise SettingsError("unknown-source", f"unknown labels {source!r}; use one of {', '.join(SOURCES)}")
     variant = "cpd" if sites is not None else PHONONS[phonons]
-    loaded = ensemble(variant)
+    loaded = ensemble(variant, None if model is None else str(model))
+    source = loaded.convention(source)
     stream = iter(items)
     while chunk := list(islice(stream, CHUNK)):
         yield from _chunk(chunk, loaded, phonons, sites, mu_star=mu_star, formula=formula, source=source)
 
 
 @lru_cache(maxsize=3)
-def ensemble(variant: str) -> SpectrumEnsemble:
-    """The shipped networks of a variant, loaded once a process."""
+def ensemble(variant: str, model: str | None = None) -> SpectrumEnsemble:
+    """The networks of a variant, loaded once a process: the shipped ones, or those of a checkpoint or its folder."""
     from onnes.learn.spectrum import SpectrumEnsemble
+    from onnes.learn.store import MODEL_FILE
 
-    return SpectrumEnsemble(variant)
+    if model is None:
+        return SpectrumEnsemble(variant)
+    path = Path(model)
+    return SpectrumEnsemble(variant, path / MODEL_FILE if path.is_dir() else path)
+
+
+def vibrations(structure: Structure, phonons: str, potential: str = "7net-0") -> SiteSpectra:
+    """Vibrational spectra of the atoms of a crystal, as a variant of the networks reads them.
+
+    Parameters
+    ----------
+    structure : pymatgen Structure
+    phonons : str
+        ``coarse`` or ``fine``.
+    potential : str
+
+    Raises
+    ------
+    CrystalError, PhysicsError
+        Those of `onnes.stability.phonons.site_spectra`.
+    """
+    from onnes.stability.phonons import COARSE, FINE, site_spectra
+
+    return site_spectra(structure, replace(FINE if phonons == "fine" else COARSE, potential=potential))
 
 
 def _chunk(
@@ -151,7 +177,7 @@ def _one(
         if isinstance(features, OnnesError):
             raise features
         if loaded.settings.phonons and sites is None:
-            sites = _vibrations(item.structure, phonons)
+            sites = vibrations(item.structure, phonons, loaded.phonon_potential)
         crystal = loaded.prepare(item.structure, features, sites, name=item.id)
         found = loaded.predict([crystal], **how)
         refusal = loaded.beyond(found, 0, item.id)
@@ -209,9 +235,3 @@ def _gapped(features: dict[str, Any], z: NDArray[np.int64], volume: float) -> st
     if heads.potential not in features:
         return ""
     return gapped(heads.predict([(features[heads.potential], z, volume)]), 0)
-
-
-def _vibrations(structure: Structure, phonons: str) -> SiteSpectra:
-    from onnes.stability.phonons import COARSE, FINE, site_spectra
-
-    return site_spectra(structure, FINE if phonons == "fine" else COARSE)

@@ -9,113 +9,25 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
 from score import MU_STAR, read, table
 
-from data import FOLDS, MEV, SpectrumSettings, data_hash, fold_of, load
-from onnes.learn.calibrate import Space, coverage_report, enough
-from onnes.learn.calibrate import fit as conformal
+from data import FOLDS, SpectrumSettings, data_hash, fold_of, load
 from onnes.learn.domain import coverage_of
-from onnes.learn.epc import FLOOR_K, SOURCES, tc_of
+from onnes.learn.epc import SOURCES
 from onnes.learn.fold_of import KEY, fold_table
-from onnes.learn.spectrum import band_scale, log_moments
+from onnes.learn.spectrum_calibrate import band, intervals
 from onnes.learn.store import Checkpoint
 from onnes.nets.spectrum import GRIDS
 
-TC_EDGES = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
-WIDEST, BEYOND = 0.95, 0.01
 FORMULA = "allen-dynes"
 POTENTIALS = [
     {"potential": "7net-0", "layers": [f"{k}_equivariant_gate" for k in (1, 2, 4)]},
     {"potential": "7net-l3i5", "layers": [f"{k}_equivariant_gate" for k in (1, 2, 3, 4)]},
 ]
-
-
-def calibrate(values: np.ndarray, data, keep: np.ndarray, grid) -> tuple[dict, dict]:
-    """Intervals of lambda, omega_log, Tc from unseen crystals, and how often they hold."""
-    values, group = values[:, keep], data.group[keep]
-    truth = data.moments[keep].copy()
-    with np.errstate(all="ignore"):
-        mean = np.nanmean(values, axis=0)
-    logs = log_moments(values, mean, grid)
-    middle = np.nanmean(logs, axis=0)
-    found, widest = {}, {}
-    names = ("lambda", "omega_log_K")
-    actual = (np.exp(truth[:, 0]), np.exp(truth[:, 1]) * MEV)
-    for k, name in enumerate(names):
-        std = np.nanstd(logs[:, :, k], axis=0)
-        widest[name] = float(np.quantile(std, WIDEST))
-        space = Space((0.05, 10.0)[k])
-        clipped = np.minimum(std, widest[name])
-        found[name] = conformal(actual[k], np.exp(middle[:, k]), group, level=0.683, space=space, std=clipped)
-    known = np.isfinite(truth[:, 2])
-    ratio = np.where(known, truth[:, 2], np.log(1.18))
-    zero = np.zeros(len(truth))
-    labels = np.column_stack([truth[:, 0], truth[:, 1] + np.log(MEV), zero, ratio])
-    tc_true, tc = tc_of(labels, MU_STAR, FORMULA), tc_of(middle, MU_STAR, FORMULA)
-    each = np.full(logs.shape[:2], np.nan)
-    seen = np.isfinite(logs[:, :, 0])
-    each[seen] = tc_of(logs[seen], MU_STAR, FORMULA)
-    spread = np.nanstd(np.log(each + FLOOR_K), axis=0)
-    widest["tc_K"] = float(np.quantile(spread, WIDEST))
-    limit = float(np.quantile(spread, 1.0 - BEYOND))
-    spread = np.minimum(spread, widest["tc_K"])
-    some = tc > 0.5
-    space = Space(FLOOR_K)
-    floor = conformal(tc_true[some], tc[some], group[some], space=space, std=spread[some]).std_floor
-    how = {
-        "level": 0.9,
-        "space": space,
-        "std": spread,
-        "std_floor": floor,
-        "edges": enough(tc, group, TC_EDGES),
-    }
-    found["tc_K"] = conformal(tc_true, tc, group, **how)
-    report = coverage_report(tc_true, tc, group, ranges=(-1e-9, *how["edges"], np.inf), **how)
-    plain = [{k: round(v, 4) if np.isfinite(v) else None for k, v in asdict(row).items()} for row in report]
-    settings = {
-        "intervals": {k: v.to_dict() for k, v in found.items()},
-        "width_limits": widest,
-        "spread_limit": limit,
-    }
-    return settings, {"tc_interval_coverage": plain, "unseen_members": float(seen.sum(0).mean())}
-
-
-def band(values: np.ndarray, data, grid, level: float = 0.683) -> dict:
-    """Half width of the band over `band_scale`, from curves that the members had not seen."""
-    rows = np.flatnonzero(data.has_curve & np.isfinite(values[:, :, 0]).any(0))
-    truth = grid.values(data.shares[rows], np.exp(data.moments[rows, 0]))
-    mean, deviation = np.nanmean(values[:, rows], axis=0), np.nanstd(values[:, rows], axis=0)
-    peak = mean.max(1, keepdims=True)
-    # Points where there is something to predict: beyond both curves everything is right.
-    inside = np.maximum(mean, truth) > 0.02 * peak
-    best = None
-    for floor in (0.05, 0.1, 0.2, 0.4, 0.8):
-        width = np.maximum(band_scale(mean, deviation, floor), 1e-9)
-        ratio = (np.abs(mean - truth) / width)[inside]
-        factor = float(np.quantile(ratio, level))
-        mean_width = float((factor * width)[inside].mean())
-        if best is None or mean_width < best[0]:
-            best = (mean_width, factor, floor)
-    assert best is not None
-    # Held out for the card: factor of four folds on the fifth.
-    fold, held = fold_of(data.group)[rows], []
-    width = np.maximum(band_scale(mean, deviation, best[2]), 1e-9)
-    for k in range(FOLDS):
-        ratio = np.abs(mean - truth) / width
-        factor = np.quantile(ratio[fold != k][inside[fold != k]], level)
-        held.append((ratio[fold == k] <= factor)[inside[fold == k]])
-    return {
-        "factor": best[1],
-        "floor": best[2],
-        "level": level,
-        "n": len(rows),
-        "held_out_coverage": round(float(np.concatenate(held).mean()), 3),
-    }
 
 
 def variant(name: str, work: Path, data, grid, tensors: dict) -> tuple[dict, dict]:
@@ -132,10 +44,12 @@ def variant(name: str, work: Path, data, grid, tensors: dict) -> tuple[dict, dic
             small = value if key in ("feature_mean", "feature_std") else value.half()
             tensors[f"{name}.{m}.{key}"] = small
     unseen = np.isfinite(held.values[:, :, 0]).any(0)
-    both = {
-        source: calibrate(held.values, data, (data.source == k) & unseen, grid)
-        for k, source in enumerate(SOURCES)
-    }
+    both = {}
+    for k, source in enumerate(SOURCES):
+        some = (data.source == k) & unseen
+        both[source] = intervals(
+            held.values[:, some], data.moments[some], data.group[some], grid, mu_star=MU_STAR, formula=FORMULA
+        )
     settings = {"calibration": {source: found for source, (found, _) in both.items()}}
     card = {"tc_interval_coverage": both[SOURCES[0]][1]["tc_interval_coverage"]} | {
         f"of {source}": about for source, (_, about) in both.items()
@@ -143,11 +57,13 @@ def variant(name: str, work: Path, data, grid, tensors: dict) -> tuple[dict, dic
     rows = np.flatnonzero(np.isfinite(held.values[:, :, 0]).any(0))
     counts, volumes = coverage_of([data.graphs[i].numbers for i in rows], [VOLUME[data.ids[i]] for i in rows])
     fold = fold_of(data.group)
+    curves = np.flatnonzero(data.has_curve & unseen)
+    truth = grid.values(data.shares[curves], np.exp(data.moments[curves, 0]))
     settings |= {
         "net": state["settings"],
         "members": len(files),
         "potentials": POTENTIALS,
-        "band": band(held.values, data, grid),
+        "band": band(held.values[:, curves], truth, fold[curves]),
         "element_counts": counts,
         "volume_per_atom_range": volumes,
     }

@@ -44,7 +44,14 @@ DosUnit = Annotated[str | None, typer.Option("--dos-unit", help="Frequency unit 
 MuStar = Annotated[float, typer.Option("--mu-star", help="Coulomb pseudopotential.")]
 TcFormula = Annotated[str, typer.Option("--formula", help="Tc formula of tc_K and its interval.")]
 Source = Annotated[
-    str, typer.Option("--labels", help="Convention to answer in: alexandria or jarvis (DFT settings).")
+    str,
+    typer.Option(
+        "--labels",
+        help="Convention to answer in: alexandria or jarvis (DFT settings); of an own model, a data file's name.",
+    ),
+]
+Model = Annotated[
+    Path | None, typer.Option("--model", help="Folder or checkpoint of `onnes train spectrum`.")
 ]
 Solve = Annotated[bool, typer.Option("--eliashberg/--no-eliashberg", help="Solve the Eliashberg equations.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print a JSON list instead of the csv.")]
@@ -58,7 +65,8 @@ def spectrum(
     dos_unit: DosUnit = None,
     mu_star: MuStar = 0.10,
     formula: TcFormula = "allen-dynes",
-    labels: Source = "alexandria",
+    labels: Source = "",
+    model: Model = None,
     eliashberg: Solve = True,
     as_json: AsJson = False,
 ) -> None:
@@ -79,9 +87,11 @@ def spectrum(
     rows: list[dict[str, Any]] = []
     taken = {"spectra"}  # the table's own name
     for found in predict_spectra(
-        items, phonons=phonons, sites=sites, mu_star=mu_star, formula=name, source=labels
+        items, phonons=phonons, sites=sites, mu_star=mu_star, formula=name, source=labels, model=model
     ):
         row = _row(found, mu_star, name, solve=eliashberg)
+        if model is not None:
+            row["model"] = str(model)
         if found.spectrum is not None:
             row["file"] = _write(found, out, free_name(found.id, taken))
         elif found.formula:

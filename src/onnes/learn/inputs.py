@@ -60,11 +60,8 @@ class HeadEncoder:
         for record, source in zip(records, sources, strict=True):
             structure = record.structure()
             z = atomic_numbers(structure)
-            key = hashlib.sha256(repr((record.lattice, record.species, record.frac)).encode()).hexdigest()[
-                :24
-            ]
-            path = cache / f"{key}.npy"
-            x = _load(path, len(z))
+            path = cache / f"{content_key(record)}.npy"
+            x = cached_rows(path, len(z))
             if x is None:
                 if potential is None:
                     from onnes.learn.features import FrozenPotential
@@ -114,7 +111,12 @@ class HeadEncoder:
         return {"head": self.head.as_dict() if self.head else {}, "potential": POTENTIAL}
 
 
-def _load(path: Path, n: int) -> np.ndarray | None:
+def content_key(record: Record) -> str:
+    """Name of a crystal in a cache: the same cell and atoms, the same name."""
+    return hashlib.sha256(repr((record.lattice, record.species, record.frac)).encode()).hexdigest()[:24]
+
+
+def cached_rows(path: Path, n: int) -> np.ndarray | None:
     """Read a cached array; None when it is missing, damaged or of another crystal."""
     try:
         x = np.load(path, allow_pickle=False)

@@ -129,6 +129,8 @@ class SpectrumEnsemble:
         if variant not in self.checkpoint.settings.get("variants", {}):
             raise ModelError("no-variant", f"the checkpoint holds no {variant} networks")
         self.variant = variant
+        #: Conventions of labels it can answer in; the first is the usual one.
+        self.sources: tuple[str, ...] = tuple(self.checkpoint.settings.get("sources", SOURCES))
         try:
             self._read(self.checkpoint.settings["variants"][variant])
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
@@ -145,6 +147,9 @@ class SpectrumEnsemble:
         }
         # Building a network takes a second, so one of them serves all members' weights.
         self.net = _interpreted(self.settings)
+        #: Which vibrational spectra it was trained with, of which potential.
+        self.phonons: str = s.get("phonons", {"cpd": "coarse", "fpd": "fine"}.get(self.variant, "none"))
+        self.phonon_potential: str = s.get("phonon_potential", "7net-0")
         self.weights = [self._weights(k) for k in range(self.members)]
         #: By convention of the labels: errors against the one are not those against the other.
         self.calibration = {
@@ -156,7 +161,7 @@ class SpectrumEnsemble:
         self.band: tuple[float, float] = (s["band"]["factor"], s["band"]["floor"])
         self.element_counts = {int(k): v for k, v in s["element_counts"].items()}
         self.volume_range: tuple[float, float] = tuple(s["volume_per_atom_range"])
-        self.spread_limit: float = s["calibration"][SOURCES[0]]["spread_limit"]
+        self.spread_limit: float = s["calibration"][self.sources[0]]["spread_limit"]
 
     def _weights(self, member: int) -> dict[str, torch.Tensor]:
         prefix = f"{self.variant}.{member}."
@@ -223,7 +228,9 @@ class SpectrumEnsemble:
                 )
             self._inside(sites, name)
             cells = phonon_cells(sites.edges_meV, sites.weight)
-        x = np.concatenate([features[p].x for p in self.potentials], axis=1)
+        x = np.concatenate(
+            [features[p].x for p in self.potentials] or [np.zeros((len(structure), 0), np.float32)], axis=1
+        )
         graph = graph_of(structure, self.settings.graph)
         if cells is None:
             self._soft_enough(graph, name)
@@ -251,11 +258,9 @@ class SpectrumEnsemble:
                 f"model's end at {top:.0f} meV",
             )
 
-    def shares(
-        self, crystals: Sequence[SpectrumInput], source: str = SOURCES[0]
-    ) -> tuple[FloatArray, FloatArray]:
+    def shares(self, crystals: Sequence[SpectrumInput], source: str = "") -> tuple[FloatArray, FloatArray]:
         """Of every member: ln lambda, shape (members, n), and shares of lambda, shape (members, n, K)."""
-        number = SOURCES.index(source)
+        number = self.sources.index(source or self.sources[0])
         log = np.empty((self.members, len(crystals)))
         shares = np.empty((self.members, len(crystals), len(self.grid.omega_meV)))
         with torch.no_grad():
@@ -281,7 +286,7 @@ class SpectrumEnsemble:
         *,
         mu_star: float = 0.10,
         formula: str = "allen-dynes",
-        source: str = SOURCES[0],
+        source: str = "",
     ) -> SpectrumPrediction:
         """Curves with bands, moments and Tc.
 
@@ -291,17 +296,14 @@ class SpectrumEnsemble:
         mu_star, formula
             For Tc.
         source : str
-            Convention of the labels to answer in (`onnes.learn.epc.SOURCES`).
+            Convention of the labels to answer in, one of `sources`; by default the first.
 
         Raises
         ------
         SettingsError
             ``unknown-source``.
         """
-        if source not in SOURCES:
-            raise SettingsError(
-                "unknown-source", f"unknown source {source!r}; use one of {', '.join(SOURCES)}"
-            )
+        source = self.convention(source)
         log, shares = self.shares(crystals, source)
         values = self.grid.values(shares, np.exp(log))
         return summarised(
@@ -313,6 +315,20 @@ class SpectrumEnsemble:
             mu_star=mu_star,
             formula=formula,
         )
+
+    def convention(self, source: str) -> str:
+        """The convention of labels of this name, or the usual one where it is empty.
+
+        Raises
+        ------
+        SettingsError
+            ``unknown-source``.
+        """
+        if source and source not in self.sources:
+            raise SettingsError(
+                "unknown-source", f"unknown labels {source!r}; use one of {', '.join(self.sources)}"
+            )
+        return source or self.sources[0]
 
     def beyond(self, prediction: SpectrumPrediction, k: int, name: str) -> PhysicsError | None:
         """The refusal of a curve that runs into the end of the grid, or None."""

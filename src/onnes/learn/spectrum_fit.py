@@ -8,7 +8,6 @@ not seen has no twin among those it has; what is out of the bag validates it.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from onnes.data.files import atomic_write
 from onnes.errors import DataError, SettingsError
 from onnes.graph.batch import collate
 from onnes.graph.crystal_graph import BondGraph
@@ -356,9 +356,8 @@ class Member:
             "rows": self.rows,
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_suffix(".tmp")
-        torch.save(state, temporary)
-        os.replace(temporary, self.path)
+        with atomic_write(self.path) as handle:
+            torch.save(state, handle)
 
     def _read(self) -> None:
         state = torch.load(self.path, weights_only=False)

@@ -1,0 +1,154 @@
+"""`onnes train spectrum`: from record files and curves to a checkpoint that `onnes spectrum` reads."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from pymatgen.core import Lattice, Structure
+
+from onnes.data.records import Record, write_records
+from onnes.errors import DataError, ModelError, OnnesError, SettingsError
+from onnes.learn.spectrum import SpectrumEnsemble
+from onnes.learn.spectrum_data import curve_files, curve_of, prepare
+from onnes.learn.spectrum_train import TrainSettings, enough_curves, open_run
+from onnes.learn.store import Checkpoint
+from onnes.spectra import predict_spectra
+
+ELEMENTS = ["Al", "Nb", "V", "Ta", "Mo", "Pb", "Sn", "In", "Cu", "Ag", "Zr", "Ti"]
+OMEGA = np.linspace(1.0, 40.0, 50)
+
+
+def bump(center, height):
+    return height * np.exp(-0.5 * ((OMEGA - center) / 3.0) ** 2)
+
+
+def records(n=12, *, curves=11):
+    """Elements in the fcc structure: made-up curves for the first, moments alone for the rest."""
+    out = []
+    for k in range(n):
+        cell = Structure(Lattice.cubic(4.0 + 0.05 * k).scale(16.0 + k), [ELEMENTS[k]], [[0, 0, 0]])
+        labels = {"lambda": 0.5, "omega_log_K": 150.0} if k >= curves else {}
+        meta = {}
+        if k < curves:
+            meta = {"omega_meV": OMEGA.tolist(), "alpha2F": bump(12.0 + k, 0.3 + 0.05 * k).tolist()}
+        out.append(Record.from_structure(cell, id=f"x{k}", source="mine", labels=labels, meta=meta))
+    return out
+
+
+def run(*args, cwd):
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "onnes.cli.main", *map(str, args)]
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=600)
+
+
+TRAIN = ("train", "spectrum", "--data", "mine.jsonl", "--out", "my model", "--members", 3, "--epochs", 2)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    where = tmp_path_factory.mktemp("train spectrum")
+    write_records(
+        where / "mine.jsonl", [*records(), records(1)[0].model_copy(update={"id": "no", "meta": {}})]
+    )
+    return where, run(*TRAIN, "--workers", 2, cwd=where)
+
+
+def test_it_says_out_of_bag_errors_beside_the_median_and_what_it_left_out(trained):
+    where, result = trained
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)["curves"]
+    assert {"mae", "ci95", "median_mae", "n"} <= set(found["lambda"]) and found["lambda"]["n"] >= 5
+    assert "no: no-labels" in result.stderr and "1 refused" in result.stderr
+    card = Checkpoint.load(where / "my model" / "model.safetensors", "spectrum").card
+    assert card["n"] == {"crystals": 12, "curves": 11, "refused": 1} and card["data_hash"]
+
+
+def test_the_checkpoint_predicts_in_the_convention_of_its_data(trained):
+    where, _ = trained
+    Structure(Lattice.cubic(3.3), ["Nb", "Nb"], [[0, 0, 0], [0.5, 0.5, 0.5]]).to(str(where / "Nb.cif"))
+    good = run("spectrum", "Nb.cif", "--model", "my model", "--labels", "mine", "--out", "out", cwd=where)
+    (row,) = csv.DictReader(good.stdout.splitlines())
+    assert row["status"] == "ok" and row["model"] == "my model" and float(row["lambda"]) > 0.0
+    with pytest.raises(SettingsError, match="mine"):
+        next(predict_spectra([], model=where / "my model", source="jarvis"))
+    with pytest.raises(ModelError, match="no cpd"):
+        next(predict_spectra([], model=where / "my model", phonons="coarse"))
+    with pytest.raises(ModelError, match="no checkpoint"):
+        next(predict_spectra([], model=where))
+
+
+def test_an_interrupted_member_is_gone_on_with_and_the_result_is_the_same(trained):
+    where, _ = trained
+    file = where / "my model" / "model.safetensors"
+    before = Checkpoint.load(file).hash
+    (where / "my model" / "member-1.npz").unlink()
+    (where / "my model" / "member-2.npz").unlink()
+    (where / "my model" / "member-2.pt").unlink()
+    file.unlink()
+    again = run(*TRAIN, "--resume", cwd=where)
+    assert again.returncode == 0, again.stderr
+    assert "member 2" in again.stderr and "member 0" not in again.stderr
+    assert Checkpoint.load(file).hash == before
+
+
+def test_a_folder_belongs_to_one_training(tmp_path):
+    settings = TrainSettings()
+    open_run(tmp_path, settings, "abc", resume=False)
+    open_run(tmp_path, settings, "abc", resume=True)
+    for other, digest, resume, code in (
+        (settings, "abc", False, "training-exists"),
+        (settings, "abd", True, "other-run"),
+        (TrainSettings(seed=1), "abc", True, "other-run"),
+    ):
+        with pytest.raises(OnnesError) as error:
+            open_run(tmp_path, other, digest, resume=resume)
+        assert error.value.code == code
+
+
+def test_options_of_the_spectrum_are_refused_elsewhere(trained):
+    where, _ = trained
+    result = run("train", "lambda", "--data", "mine.jsonl", "--out", "x", "--members", 4, cwd=where)
+    assert result.returncode == 2 and "--members" in result.stderr and not (where / "x").exists()
+
+
+def test_too_few_curves_are_refused(tmp_path):
+    settings = TrainSettings(model="spectrum-bete")
+    prepared = prepare(records(8, curves=4), settings.network(), {}, tmp_path)
+    with pytest.raises(DataError, match="4 curves of 4 formulas"):
+        enough_curves(prepared.data)
+
+
+def test_curves_come_from_a_folder_by_the_names_of_the_records(tmp_path):
+    (tmp_path / "x1.csv").write_text(
+        "omega_meV,alpha2F\n" + "".join(f"{a},{b}\n" for a, b in zip(OMEGA, bump(12, 0.4), strict=True))
+    )
+    (tmp_path / "x2.dat").write_text("1 0.1\n2 0.2\n3 0.3\n4 0.1\n")
+    (tmp_path / "x3.dat").write_text("")
+    (tmp_path / "x3.csv").write_text("")
+    plain = [r.model_copy(update={"meta": {}, "labels": {}}) for r in records(4)]
+    files = curve_files(tmp_path)
+    assert curve_of(plain[0], files, None) is None
+    assert curve_of(plain[1], files, None).lam > 0.0
+    net = TrainSettings(model="spectrum-bete").network()
+    prepared = prepare(plain, net, {}, tmp_path / "cache", curves=tmp_path)
+    assert prepared.data.ids == ["x1"]
+    codes = {k: v.split(":")[0] for k, v in prepared.refused.items()}
+    assert codes == {"x0": "no-labels", "x2": "no-unit", "x3": "two-curves"}
+    assert prepare(plain, net, {}, tmp_path, curves=tmp_path, unit="meV").data.ids == ["x1", "x2"]
+
+
+def test_a_curve_beyond_the_published_grid_is_refused(tmp_path):
+    far = records(2)[1]
+    far = far.model_copy(
+        update={"meta": {"omega_meV": (4 * OMEGA).tolist(), "alpha2F": bump(35, 1.0).tolist()}}
+    )
+    prepared = prepare([records(1)[0], far], TrainSettings(model="spectrum-bete").network(), {}, tmp_path)
+    assert prepared.refused["x1"].startswith("beyond-grid")
+
+
+def test_the_shipped_conventions_stay():
+    assert SpectrumEnsemble("cso").sources == ("alexandria", "jarvis")
