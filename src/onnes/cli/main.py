@@ -11,6 +11,7 @@ import onnes.cli.discover
 import onnes.cli.evaluate
 import onnes.cli.generate
 import onnes.cli.phonons
+import onnes.cli.potential
 import onnes.cli.predict
 import onnes.cli.relax
 import onnes.cli.report
@@ -50,6 +51,7 @@ app.command("evaluate")(onnes.cli.evaluate.evaluate)
 app.command("export")(onnes.cli.report.export)
 app.command("generate")(onnes.cli.generate.generate)
 app.command("phonons")(onnes.cli.phonons.phonons)
+app.command("potential")(onnes.cli.potential.potential)
 app.command("predict")(onnes.cli.predict.predict)
 app.command("relax")(onnes.cli.relax.relax)
 app.command("screen")(onnes.cli.screen.screen)
