@@ -8,6 +8,7 @@ import typer
 
 import onnes.cli.data
 import onnes.cli.discover
+import onnes.cli.elastic
 import onnes.cli.evaluate
 import onnes.cli.generate
 import onnes.cli.phonons
@@ -47,6 +48,7 @@ def options(
 
 
 app.command("discover")(onnes.cli.discover.discover)
+app.command("elastic")(onnes.cli.elastic.elastic)
 app.command("evaluate")(onnes.cli.evaluate.evaluate)
 app.command("export")(onnes.cli.report.export)
 app.command("generate")(onnes.cli.generate.generate)

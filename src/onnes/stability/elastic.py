@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 #: Strains of each of the six Voigt components.
 STRAIN = 0.006
-FMAX_EV_A, STEPS = 0.005, 60
+FMAX_EV_A, STEPS = 0.005, 100
+#: Indices of the tensor for the six components of Voigt.
+PAIRS = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
+VOIGT = ("xx", "yy", "zz", "yz", "xz", "xy")
 
 
 def stiffness(structure: Structure, potential: str = DEFAULT, calc: Any = None) -> NDArray[Any]:
@@ -42,7 +45,7 @@ def stiffness(structure: Structure, potential: str = DEFAULT, calc: Any = None) 
     Raises
     ------
     PhysicsError
-        ``not-relaxed`` when the unstrained stress exceeds 1 GPa.
+        ``not-relaxed`` when the unstrained stress exceeds 1 GPa, or the atoms of a strained cell do not come to rest.
     CrystalError
         ``potential-unknown-element``.
     """
@@ -69,12 +72,17 @@ def _stress(atoms: Any, k: int, size: float) -> NDArray[Any]:
     from ase.optimize import LBFGS
 
     strain = np.zeros((3, 3))
-    i, j = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))[k]
+    i, j = PAIRS[k]
     # Engineering shear: e_4 = 2 e_yz.
     strain[i, j] = strain[j, i] = size if i == j else size / 2.0
     strained = atoms.copy()
     strained.calc = atoms.calc
     strained.set_cell(np.array(atoms.cell) @ (np.eye(3) + strain), scale_atoms=True)
     if len(atoms) > 1:
-        LBFGS(strained, logfile=io.StringIO(), maxstep=0.05).run(fmax=FMAX_EV_A, steps=STEPS)
+        at_rest = LBFGS(strained, logfile=io.StringIO(), maxstep=0.05).run(fmax=FMAX_EV_A, steps=STEPS)
+        if not at_rest:
+            raise PhysicsError(
+                "not-relaxed",
+                f"the atoms do not come to rest under a strain of {100 * size:g} % in {VOIGT[k]}",
+            )
     return np.asarray(strained.get_stress())

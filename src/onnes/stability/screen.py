@@ -10,7 +10,7 @@ from onnes.crystal.geometry import geometry
 from onnes.crystal.read import Crystal, Refused
 from onnes.errors import OnnesError
 from onnes.theory.bcs import Screen
-from onnes.theory.debye import debye_temperature, moduli_from_stiffness
+from onnes.theory.debye import debye_temperature
 
 COLUMNS = (
     "id",
@@ -96,14 +96,9 @@ def _quantities(item: Crystal, elastic: bool) -> dict[str, Any]:
 
 
 def _elastic(item: Crystal) -> tuple[float, float]:
-    from onnes.errors import PhysicsError
-    from onnes.stability.elastic import stiffness
-    from onnes.stability.relax import RelaxSettings, relax
+    from onnes.stability.elastic_report import elastic
 
-    done = relax(item.structure, RelaxSettings(fmax_eV_A=0.01, max_steps=300))
-    if not done.converged:
-        raise PhysicsError("not-relaxed", done.reason)
-    return moduli_from_stiffness(stiffness(done.structure))
+    return elastic(item.structure).moduli()
 
 
 def _gate(debye: float | None, dos: float | None, limits: Screen, require_dos: bool) -> tuple[str, str]:
