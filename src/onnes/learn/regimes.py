@@ -16,7 +16,7 @@ from onnes.errors import ModelError
 
 REGIMES = ("classical", "critical", "modern")
 #: The loss has risen for good when its smoothed value is this much above the minimum.
-RISE = 1.05
+RISE = 1.02
 #: Weight of the newest value in the smoothed loss.
 NEW = 0.1
 
