@@ -54,6 +54,17 @@ def test_a_row_a_csv_and_a_png_for_each_crystal_and_failures_as_rows(folder):
     assert not (where / "out" / "broken.csv").exists()
 
 
+def test_a_crystal_whose_files_cannot_be_written_fails_alone(tmp_path):
+    (tmp_path / "out" / "MgB2.csv").mkdir(parents=True)
+    MGB2.to(str(tmp_path / "MgB2.cif"))
+    NB.to(str(tmp_path / "Nb.cif"))
+    result = run("spectrum", "MgB2.cif", "Nb.cif", "--no-eliashberg", "--out", "out", cwd=tmp_path)
+    assert result.returncode == 1 and "Traceback" not in result.stderr and "cannot-write" in result.stderr
+    rows = {r["id"]: r for r in csv.DictReader(result.stdout.splitlines())}
+    assert rows["MgB2"]["status"] == "failed" and rows["MgB2"]["reason"] == "cannot-write"
+    assert rows["Nb"]["status"] == "ok" and (tmp_path / "out" / "Nb.csv").is_file()
+
+
 def test_case_17_vibrations_beyond_the_grid_are_refused(folder):
     _, result = folder
     row = {r["id"]: r for r in csv.DictReader(result.stdout.splitlines())}["solid H2"]

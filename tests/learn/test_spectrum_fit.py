@@ -102,6 +102,9 @@ def test_a_file_of_another_run_is_not_gone_on_with(data, tmp_path):
         Member(data, np.arange(12), NET, FitSettings(epochs=2, batch=8), path)
     with pytest.raises(DataError, match="other-data"):
         Member(data, np.arange(10), NET, FitSettings(epochs=1, batch=8), path)
+    with pytest.raises(DataError, match="other-data"):
+        relabelled = replace(data, moments=data.moments + 0.1)
+        Member(relabelled, np.arange(12), NET, FitSettings(epochs=1, batch=8), path)
 
 
 def test_every_row_is_validated_whatever_the_batch(data, tmp_path):

@@ -23,9 +23,16 @@ KINDS = {
 }
 
 
-def network(settings):
+def network(settings, *, fresh=False):
+    """A network as far from its start as a trained one: a fresh one hardly looks at its input."""
     torch.manual_seed(0)
-    return SpectrumNet(settings).double().eval()
+    net = SpectrumNet(settings).double().eval()
+    if fresh:
+        return net
+    with torch.no_grad():
+        for weight in net.parameters():
+            weight.add_(0.3 * torch.randn_like(weight))
+    return net
 
 
 def run(net, structures, features=None, phonons=None):
@@ -63,7 +70,7 @@ def test_bond_directions_matter():
             net(collate([g], torch.float64), torch.zeros(1, dtype=torch.long)).log_lambda
             for g in (graph, flat)
         )
-    assert abs(float(a - b)) > 1e-6
+    assert abs(float(a - b)) > 1e-3
 
 
 def test_a_crystal_strained_through_its_shells_changes_smoothly():
@@ -74,7 +81,8 @@ def test_a_crystal_strained_through_its_shells_changes_smoothly():
 
 def test_batches_do_not_mix_and_moments_are_those_of_the_values():
     for settings in KINDS.values():
-        net = network(settings)
+        # A fresh one spreads its curve; one point at the bottom of the grid is what readers of curves cut.
+        net = network(settings, fresh=True)
         crystals = everyday()
         together = run(net, crystals)
         alone = torch.cat([run(net, [s]).shares for s in crystals])
@@ -91,7 +99,7 @@ def test_batches_do_not_mix_and_moments_are_those_of_the_values():
 
 
 def test_vibrations_move_the_spectrum_with_them():
-    net = network(replace(KINDS["scaled"], phonons=True))
+    net = network(replace(KINDS["scaled"], phonons=True), fresh=True)
     with torch.no_grad():
         net.read.gain.copy_(torch.tensor([0.3, 0.7, 0.5]))
     s = mgb2()

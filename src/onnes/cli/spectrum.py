@@ -71,7 +71,7 @@ def spectrum(
     as_json: AsJson = False,
 ) -> None:
     """Predict alpha2F(omega) with its band, moments, and Tc by every formula; one row per structure."""
-    from onnes.errors import InputError
+    from onnes.errors import DataError, InputError
     from onnes.spectra import predict_spectra
     from onnes.theory.tc import formula_named
 
@@ -93,7 +93,11 @@ def spectrum(
         if model is not None:
             row["model"] = str(model)
         if found.spectrum is not None:
-            row["file"] = _write(found, out, free_name(found.id, taken))
+            try:
+                row["file"] = _write(found, out, free_name(found.id, taken))
+            except DataError as error:
+                row |= {"status": "failed", "reason": error.code}
+                typer.echo(f"onnes: {error}", err=True)
         elif found.formula:
             # What was no crystal at all has been said when it was read.
             name = "" if found.message.startswith(found.id) else f"{found.id}: "

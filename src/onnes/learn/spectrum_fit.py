@@ -7,6 +7,7 @@ not seen has no twin among those it has; what is out of the bag validates it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -354,10 +355,18 @@ class Member:
             "torch": torch.get_rng_state(),
             "regimes": self.regimes.as_dict(),
             "rows": self.rows,
+            "labels": self._labels_hash(),
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(self.path) as handle:
             torch.save(state, handle)
+
+    def _labels_hash(self) -> str:
+        d = self.data
+        digest = hashlib.sha256("\n".join(d.ids).encode())
+        for array in (d.source, d.moments, d.shares, d.modes):
+            digest.update(np.ascontiguousarray(array[self.rows]).tobytes())
+        return digest.hexdigest()[:16]
 
     def _read(self) -> None:
         state = torch.load(self.path, weights_only=False)
@@ -365,7 +374,9 @@ class Member:
             raise DataError(
                 "other-run", f"{self.path.name} is of a run with other settings; use another folder"
             )
-        if not np.array_equal(state["rows"], self.rows):
+        # States written before labels were hashed hold none; their rows must do.
+        same = state.get("labels", self._labels_hash()) == self._labels_hash()
+        if not (same and np.array_equal(state["rows"], self.rows)):
             raise DataError("other-data", f"{self.path.name} was trained on other crystals")
         self.net.load_state_dict(state["net"])
         self.optimiser.load_state_dict(state["optimiser"])
