@@ -47,7 +47,7 @@ def test_each_screen_names_its_reason(screen, species, code):
     assert Chemistry().refusal(species) is None
     found = screen.refusal(species)
     assert found is not None and found[0] == code
-    refused = list(screen.screen([Crystal("x", crystal(*species), "here")]))[0]
+    (refused,) = screen.screen([Crystal("x", crystal(*species), "here")])
     assert isinstance(refused, Refused) and refused.code == code and refused.formula
 
 
@@ -63,7 +63,12 @@ def test_refused_inputs_pass_through_unchanged():
 
 @pytest.mark.parametrize(
     "setting",
-    [{"exclude": ("Xx",)}, {"min_abundance_ppm": -1.0}, {"min_abundance_ppm": float("nan")}, {"min_elements": 0}],
+    [
+        {"exclude": ("Xx",)},
+        {"min_abundance_ppm": -1.0},
+        {"min_abundance_ppm": float("nan")},
+        {"min_elements": 0},
+    ],
 )
 def test_bad_settings_are_named(setting):
     with pytest.raises(SettingsError):

@@ -48,6 +48,31 @@ def test_element_without_reference_is_unknown_not_zero():
     assert found.unknown_references == ("Xe",)
 
 
+def test_element_the_potential_knows_and_the_table_does_not():
+    """CASE 25: helium has no reference in the shipped table; the hull says so instead of zero."""
+    table = HullReferences.load()
+    assert "He" not in table.elements
+    found = table.evaluate(crystal("Nb", "He", "Nb", "N"), -5.0)
+    assert found.e_hull_eV_atom is None and found.unknown_references == ("He",)
+    assert found.numbers()["e_hull_eV_atom"] is None and found.numbers()["unknown_references"] == ["He"]
+
+
+def test_size_of_the_cell_does_not_matter():
+    """CASE 29: 1 atom and 200 atoms, energies per atom."""
+    one, many = crystal("Mg"), crystal(*["Mg"] * 50, *["B"] * 150)
+    assert toy().evaluate(one, -1.0).e_hull_eV_atom == pytest.approx(0.2)
+    small = toy().evaluate(crystal("Mg", "B", "B", "B"), -4.0)
+    assert toy().evaluate(many, -4.0) == small
+
+
+def test_table_tells_what_it_is():
+    table = HullReferences.load()
+    assert table.method == "7net-0" and "7net-0" in table.describe() and "shipped table" in table.describe()
+    more = table.joined([Reference("Xe", -0.1, "x")], "mine.csv")
+    assert more.elements["Xe"] == -0.1 and "Xe" not in table.elements
+    assert "mine.csv" in more.describe() and len(more) == len(table) + 1
+
+
 @given(st.floats(-8, 0), st.integers(1, 4), st.integers(1, 4))
 def test_hull_never_lies_above_the_elements(energy, a, b):
     found = toy().evaluate(crystal(*["Mg"] * a, *["B"] * b), energy)

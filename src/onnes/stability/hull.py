@@ -2,7 +2,8 @@
 
 The shipped table holds, for every composition of the Materials Project crystals the project has at hand, the
 lowest energy per atom that the potential gives. Total energies of two methods are never mixed: an energy
-from another potential or from DFT must not be compared with this table.
+from another potential or from DFT must not be compared with this table. Tables carry the name of their method;
+`onnes.stability.hull_entries` makes them of a user's own phases.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from pymatgen.core import Structure
 
 TABLE = "hull_references.csv.gz"
+#: Potential whose energies the shipped table holds.
+METHOD = "7net-0"
 
 
 class Reference(NamedTuple):
@@ -75,18 +78,31 @@ class HullReferences:
     references : iterable of Reference
     digest : str
         Hash of the table, part of the key of what is computed from it.
+    method : str
+        Whose energies these are.
+    source : str
+        Where they come from, in words.
     """
 
     references: Iterable[Reference]
     digest: str = ""
+    method: str = ""
+    source: str = ""
     elements: dict[str, float] = field(init=False, default_factory=dict)
     _systems: dict[frozenset[str], list[Reference]] = field(init=False, default_factory=dict)
     _diagrams: dict[frozenset[str], PhaseDiagram] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._add(self.references)
+        self.references = ()
+
+    def __len__(self) -> int:
+        return sum(map(len, self._systems.values()))
+
+    def _add(self, references: Iterable[Reference]) -> None:
         from pymatgen.core import Composition
 
-        for reference in self.references:
+        for reference in references:
             parts = frozenset(e.symbol for e in Composition(reference.formula).elements)
             self._systems.setdefault(parts, []).append(reference)
             if len(parts) == 1:
@@ -104,6 +120,28 @@ class HullReferences:
             ``damaged-table``.
         """
         return _shipped()
+
+    def joined(self, references: Iterable[Reference], source: str) -> HullReferences:
+        """A table with more phases, computed with the same method; this one stays as it is.
+
+        Parameters
+        ----------
+        references : iterable of Reference
+        source : str
+            Where they come from, in words.
+        """
+        more = list(references)
+        lines = "".join(f"{r.formula} {r.energy_eV_atom!r} {r.id}\n" for r in more)
+        digest = hashlib.sha256((self.digest + lines).encode()).hexdigest()[:16]
+        made = HullReferences((), digest, self.method, f"{self.source} and {source}")
+        made.elements = dict(self.elements)
+        made._systems = {k: list(v) for k, v in self._systems.items()}
+        made._add(more)
+        return made
+
+    def describe(self) -> str:
+        """The table in words: ``21,743 phases of the shipped table, energies of 7net-0``."""
+        return f"{len(self):,} phases ({self.source}), energies of {self.method}"
 
     def phases(self, symbols: Iterable[str]) -> list[Reference]:
         """Return the known phases made of these elements only."""
@@ -162,4 +200,5 @@ def _shipped() -> HullReferences:
         references = [Reference(r["formula"], float(r["energy_eV_atom"]), r["id"]) for r in rows]
     except (OSError, EOFError, KeyError, ValueError) as error:
         raise DataError("damaged-table", f"{TABLE} cannot be read: {error}; reinstall onnes") from None
-    return HullReferences(references, hashlib.sha256(data).hexdigest()[:16])
+    digest = hashlib.sha256(data).hexdigest()[:16]
+    return HullReferences(references, digest, METHOD, "shipped table")
