@@ -200,3 +200,43 @@ def test_shipped_property_heads_carry_their_folds():
     assert len(PropertyEnsemble().heads) == 10
     # NaCl and MgO of the Materials Project are in, a formula nobody made is not.
     assert (table.parts_of(["ClNa", "MgO"]) >= 0).all() and table.part("Ag17Xe19") == UNSEEN
+
+
+def test_spectral_networks_by_the_members_that_left_the_formula_out(monkeypatch, records):
+    """Members m of six say lambda = 0.2 + 0.1 m, whatever the crystal."""
+    from onnes.learn import shipped_folds
+    from onnes.learn.spectrum import SpectrumEnsemble
+    from onnes.theory.spectral_grid import SpectralGrid
+
+    table = FormulaTable.of({"Al": 0, "Cu": 1, "Nb": 2}, ("a", "b", "c"), "salt", members_per_fold=2)
+
+    class Spectral(SpectrumEnsemble):
+        def __init__(self):
+            self.checkpoint = Checkpoint("spectrum", {KEY: table.settings()}, {}, table.tensors())
+            self.sources, self.members, self.grid = ("alexandria", "jarvis"), 6, SpectralGrid.quadratic()
+            self.asked = []
+            known = Known()
+            self.calibration = dict.fromkeys(self.sources, known.calibration)
+            self.width_limits = dict.fromkeys(self.sources, known.width_limits)
+            self.band = (1.0, 0.1)
+
+        def features(self, structures):
+            return [{} for _ in structures]
+
+        def prepare(self, structure, features, sites=None, *, name=""):
+            return structure
+
+        def shares(self, crystals, source=""):
+            self.asked.append((source, len(crystals)))
+            log = np.log([[lam(m)] * len(crystals) for m in range(6)])
+            return log, np.full((*log.shape, 100), 0.01)
+
+    records[1] = records[1].model_copy(update={"id": "JVASP-1"})
+    shown = Spectral()
+    value, low, high, marks, notes = shipped_folds.spectrum_out_of_fold(
+        records, "lambda", mu_star=0.1, formula="allen-dynes", ensemble=shown
+    )
+    assert value[:3] == pytest.approx([lam(0.5), lam(2.5), lam(4.5)])
+    assert value[3:] == pytest.approx(lam(2.5)) and np.isnan(low).all() and np.isnan(high).all()
+    assert marks[0] != marks[5] and "2 of 6" in notes[0]
+    assert sorted(shown.asked) == [("alexandria", 9), ("jarvis", 1)]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def evaluate(
     model: str = typer.Argument(
         ...,
-        help="shipped, median, trees, boosting, cfid; the folder of an onnes train; or a csv of predictions.",
+        help="shipped, shipped-spectrum, median, trees, boosting, cfid; a folder of onnes train; a csv of predictions.",
     ),
     data: Path = typer.Option(..., "--data", help="Records with labels, .jsonl or .jsonl.gz."),
     target: str = typer.Option(
@@ -114,9 +114,14 @@ def evaluate(
 def _trained(model: str) -> TrainedRun | None:
     """The run that a path names; None for a name of a model."""
     from onnes.learn.baselines import BASELINES
-    from onnes.learn.evaluate import SHIPPED
+    from onnes.learn.evaluate import SHIPPED, SPECTRAL
 
-    if model == SHIPPED or model in BASELINES or not Path(model).exists() or model.endswith(".csv"):
+    if (
+        model in (SHIPPED, SPECTRAL)
+        or model in BASELINES
+        or not Path(model).exists()
+        or model.endswith(".csv")
+    ):
         return None
     from onnes.learn.trained import TrainedRun
 

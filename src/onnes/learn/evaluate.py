@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 FloatArray = NDArray[np.float64]
 
 SHIPPED = "shipped"
+#: Moments of the shipped spectral networks.
+SPECTRAL = "shipped-spectrum"
 #: Critical temperature above which a crystal counts as found, K.
 TC_THRESHOLD_K = 5.0
 #: Shares of the training groups of the learning curve.
@@ -158,7 +160,7 @@ def evaluate(model: str | TrainedRun, records: Sequence[Record], plan: Plan, opt
     Parameters
     ----------
     model : str or TrainedRun
-        ``shipped``, a name of `onnes.learn.baselines.BASELINES`, a csv of predictions
+        ``shipped``, ``shipped-spectrum``, a name of `onnes.learn.baselines.BASELINES`, a csv of predictions
         (`onnes.learn.given`), or a checkpoint of ``onnes train``.
     records : sequence of Record
         All carry the target (`labelled`).
@@ -187,8 +189,8 @@ def evaluate(model: str | TrainedRun, records: Sequence[Record], plan: Plan, opt
         found, words = _trained(model, records, truth, plan, options, notes)
     else:
         truth = np.array([record.labels[options.target] for record in records])
-        if model == SHIPPED:
-            found, words = _shipped(records, truth, plan, options, notes)
+        if model in (SHIPPED, SPECTRAL):
+            found, words = _shipped(records, truth, plan, options, notes, spectral=model == SPECTRAL)
         elif model.endswith(".csv"):
             found, words = _given(model, records, truth, plan, options, notes)
         else:
@@ -242,7 +244,7 @@ def collect(
 
 
 def _unknown(model: str) -> Baseline:
-    names = ", ".join([SHIPPED, *BASELINES])
+    names = ", ".join([SHIPPED, SPECTRAL, *BASELINES])
     raise ModelError("unknown-model", f"unknown model {model!r}; use one of {names}, or a path (onnes train)")
 
 
@@ -290,7 +292,13 @@ def _baseline(model: Baseline, x: FloatArray, truth: FloatArray, plan: Plan, opt
 
 
 def _shipped(
-    records: Sequence[Record], truth: FloatArray, plan: Plan, options: Options, notes: list[str]
+    records: Sequence[Record],
+    truth: FloatArray,
+    plan: Plan,
+    options: Options,
+    notes: list[str],
+    *,
+    spectral: bool,
 ) -> tuple[Predicted, str]:
     from onnes.learn.shipped import predict_column
 
@@ -300,7 +308,9 @@ def _shipped(
     _fill_medians(found, truth, plan)
     scored = plan.scored
     asked = [records[int(i)] for i in scored]
-    columns = predict_column(asked, options.target, mu_star=options.mu_star, formula=options.formula)
+    columns = predict_column(
+        asked, options.target, mu_star=options.mu_star, formula=options.formula, spectral=spectral
+    )
     found.value[0, scored], found.low[0, scored], found.high[0, scored] = (
         columns.value,
         columns.low,
@@ -310,7 +320,7 @@ def _shipped(
     notes += columns.notes
     if options.target.startswith("Tc"):
         notes.append(f"predicted Tc by {options.formula} at mu* = {options.mu_star:g}")
-    return found, "the shipped predictor"
+    return found, "the shipped spectral networks" if spectral else "the shipped predictor"
 
 
 def _given(

@@ -58,7 +58,9 @@ class Column(NamedTuple):
     notes: list[str]
 
 
-def predict_column(records: Sequence[Record], target: str, *, mu_star: float, formula: str) -> Column:
+def predict_column(
+    records: Sequence[Record], target: str, *, mu_star: float, formula: str, spectral: bool = False
+) -> Column:
     """What the shipped model says of a label, with its interval where it states one.
 
     Where the checkpoint carries the folds of its formulas (`onnes.learn.fold_of`), a crystal of a known formula
@@ -71,6 +73,8 @@ def predict_column(records: Sequence[Record], target: str, *, mu_star: float, fo
         Label name.
     mu_star, formula
         For Tc; see `onnes.predict`.
+    spectral : bool
+        Moments of the spectral networks instead of the standard heads.
 
     Returns
     -------
@@ -87,6 +91,11 @@ def predict_column(records: Sequence[Record], target: str, *, mu_star: float, fo
     column, model = _column(target)
     from onnes.learn import shipped_folds
 
+    if spectral:
+        if model != "epc":
+            raise ModelError("unknown-target", f"the spectral networks predict no {target}")
+        given = shipped_folds.spectrum_out_of_fold(records, column, mu_star=mu_star, formula=formula)
+        return Column(*given)
     if model == "epc":
         found = shipped_folds.out_of_fold(records, column, mu_star=mu_star, formula=formula)
     else:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from onnes.crystal.formula import numbers
 from onnes.data.records import Record
-from onnes.errors import CrystalError, OnnesError
+from onnes.errors import CrystalError, ModelError, OnnesError
 from onnes.learn.ensemble import EpcEnsemble
 from onnes.learn.features import FrozenPotential
 from onnes.learn.fold_of import UNSEEN, FormulaTable, held_out
@@ -19,6 +19,8 @@ from onnes.learn.properties import PropertyEnsemble
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
+
+    from onnes.learn.spectrum import SpectrumEnsemble, SpectrumInput
 
 FloatArray = NDArray[np.float64]
 
@@ -129,6 +131,59 @@ def properties_out_of_fold(
             value[np.array(place)[chosen]] = getattr(heads.properties(part, some), column)
     notes = _notes(fold, table, len(heads.heads))
     return value, low, high, _marks(fold), [*notes, heads.checkpoint.card["caution"]]
+
+
+def spectrum_out_of_fold(
+    records: Sequence[Record],
+    column: str,
+    *,
+    mu_star: float,
+    formula: str,
+    ensemble: SpectrumEnsemble | None = None,
+) -> tuple[FloatArray, FloatArray, FloatArray, list[str], list[str]]:
+    """As `out_of_fold`, of the moments of the spectral networks' curves (variant ``cso``).
+
+    Crystals with ids of JARVIS are answered in its convention of labels, others in the usual one.
+
+    Raises
+    ------
+    ModelError
+        ``bad-folds``, ``damaged-model``.
+    """
+    from onnes.learn.spectrum import SpectrumEnsemble
+
+    ensemble = ensemble or SpectrumEnsemble("cso")
+    table = FormulaTable.read(ensemble.checkpoint)
+    if table is None or not table.members_per_fold:
+        raise ModelError("bad-folds", "the spectral networks carry no table of folds")
+    fold = table.parts_of(r.formula for r in records)
+    other = "jarvis" if "jarvis" in ensemble.sources else ensemble.sources[0]
+    value, low, high = np.full((3, len(records)), np.nan)
+    for rows, structures in _chunks(records):
+        place: dict[str, list[int]] = {}
+        crystals: dict[str, list[SpectrumInput]] = {}
+        given = zip(rows, structures, ensemble.features(structures), strict=True)
+        for i, structure, features in given:
+            if isinstance(features, OnnesError):
+                continue
+            source = other if records[i].id.startswith("JVASP-") else ensemble.sources[0]
+            try:
+                crystal = ensemble.prepare(structure, features, name=records[i].id)
+            except OnnesError:
+                continue
+            place.setdefault(source, []).append(i)
+            crystals.setdefault(source, []).append(crystal)
+        for source, some in crystals.items():
+            log, shares = ensemble.shares(some, source)
+            values = ensemble.grid.values(shares, np.exp(log))
+            rows_of = np.array(place[source])
+            for chosen, part in _parts(values, fold[rows_of], table):
+                found = ensemble.of_values(part, source, mu_star=mu_star, formula=formula).moments
+                here = rows_of[chosen]
+                value[here] = getattr(found, _FIELDS[column])
+                if column == "tc_K":
+                    low[here], high[here] = found.tc_low_K, found.tc_high_K
+    return value, low, high, _marks(fold), _notes(fold, table, ensemble.members)
 
 
 def _chunks(records: Sequence[Record]) -> Iterator[tuple[list[int], list[Structure]]]:

@@ -306,6 +306,21 @@ class SpectrumEnsemble:
         source = self.convention(source)
         log, shares = self.shares(crystals, source)
         values = self.grid.values(shares, np.exp(log))
+        return self.of_values(values, source, mu_star=mu_star, formula=formula)
+
+    def of_values(
+        self, values: FloatArray, source: str, *, mu_star: float, formula: str
+    ) -> SpectrumPrediction:
+        """Mean curve, band, moments and Tc of some members' curves.
+
+        Parameters
+        ----------
+        values : ndarray, shape (members, n, K)
+        source : str
+            One of `sources`.
+        mu_star, formula
+            For Tc.
+        """
         return summarised(
             values,
             self.grid,
