@@ -1,4 +1,4 @@
-"""The pool of worker processes: Ctrl-C while it starts."""
+"""The pool of worker processes: Ctrl-C while it starts, and processes that die."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from onnes.campaign.workers import Workers, _ctrl_c_later
+from onnes.parallel import Workers, _ctrl_c_later, each
 
 
 @pytest.fixture
@@ -51,3 +51,32 @@ def test_killing_a_pool_that_is_starting_leaves_nothing_behind(capfd):
     assert len(processes) == 2 and not any(p.is_alive() for p in processes)
     assert all(f.done() for f in futures)
     assert "Traceback" not in capfd.readouterr().err
+
+
+def twice_or_die(item: int) -> int:
+    if item == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return 2 * item
+
+
+def lost(item: int) -> int:
+    return -item
+
+
+def refuses(item: int) -> int:
+    raise ValueError(f"no {item}")
+
+
+def test_a_process_that_dies_takes_only_its_item_with_it():
+    found = dict(each(twice_or_die, range(8), 2, lost))
+    assert found == {0: 0, 1: 2, 2: 4, 3: -3, 4: 8, 5: 10, 6: 12, 7: 14}
+
+
+def test_one_process_is_this_one_and_keeps_the_order():
+    assert list(each(twice_or_die, [5, 4], 1, lost)) == [(0, 10), (1, 8)]
+    assert list(each(os.getpgid, [], 3, lost)) == []
+
+
+def test_an_error_of_the_function_is_raised_here():
+    with pytest.raises(ValueError, match="no 1"):
+        list(each(refuses, [1], 2, lost))

@@ -1,4 +1,4 @@
-"""Worker processes of a run: one thread each, gone when the driver is gone."""
+"""Worker processes: one thread each, gone when the process that started them is gone."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 
@@ -62,6 +63,69 @@ class Workers:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+#: Inputs taken ahead of the first one unfinished, for each process: an endless stream is never read to its end.
+AHEAD = 32
+
+
+def each(
+    function: Callable[[Any], Any], items: Iterable[Any], count: int, died: Callable[[Any], Any]
+) -> Iterator[tuple[int, Any]]:
+    """Apply a function to every item, several at a time, each process on its own.
+
+    A pool of one process for each of `count`: a process that dies takes only the item it worked on with it, and a new
+    one takes its place.
+
+    Parameters
+    ----------
+    function : callable
+        Of one item; picklable, as are items and results. What it raises is raised here.
+    items : iterable
+    count : int
+        Processes; 1 computes here, one after another.
+    died : callable
+        Result for an item whose process died.
+
+    Yields
+    ------
+    (int, object)
+        Place of the item (from 0) and its result, as they are finished.
+    """
+    places = enumerate(items)
+    if count <= 1:
+        for place, item in places:
+            yield place, function(item)
+        return
+    with ExitStack() as stack:
+        idle = [stack.enter_context(Workers(1)) for _ in range(count)]
+        running: dict[Future[Any], tuple[int, Any, Workers]] = {}
+        more = True
+        while more or running:
+            while more and idle and _near(running, count):
+                pair = next(places, None)
+                if pair is None:
+                    more = False
+                    break
+                worker = idle.pop(0)
+                running[worker.submit(function, pair[1])] = (*pair, worker)
+            if not running:
+                continue
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                place, item, worker = running.pop(future)
+                idle.append(worker)
+                try:
+                    result = future.result()
+                except BrokenProcessPool:
+                    worker.restart()
+                    result = died(item)
+                yield place, result
+
+
+def _near(running: dict[Future[Any], tuple[int, Any, Workers]], count: int) -> bool:
+    """Whether the slowest item is not too far behind for another one to be started."""
+    places = [place for place, _, _ in running.values()]
+    return not places or max(places) - min(places) < AHEAD * count
 
 
 @contextmanager

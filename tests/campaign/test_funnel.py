@@ -10,8 +10,8 @@ import pytest
 
 from onnes.campaign.funnel import Item, Outcome, Stage, guarded, run_funnel
 from onnes.campaign.ledger import Candidate, Ledger
-from onnes.campaign.workers import Workers
 from onnes.errors import CrystalError, ModelError
+from onnes.parallel import Workers
 
 
 def structure(k: int) -> dict:

@@ -14,7 +14,7 @@ from onnes.campaign.funnel import Silent, Watcher, run_funnel
 from onnes.campaign.ledger import Ledger, ledger_file, now
 from onnes.campaign.settings import Settings
 from onnes.campaign.source import require_same, source
-from onnes.campaign.workers import Workers, single_thread
+from onnes.parallel import Workers, single_thread
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -16,8 +16,8 @@ from typing import Any, Protocol
 
 from onnes.campaign.canonical import content_hash
 from onnes.campaign.ledger import Candidate, Ledger, Verdict
-from onnes.campaign.workers import Workers
 from onnes.errors import CrystalError, OnnesError, PhysicsError
+from onnes.parallel import Workers
 
 #: Reasons that are the machine's or our own fault: such verdicts are tried again on every resume.
 RETRY = ("internal-error", "worker-died")

@@ -9,8 +9,8 @@ from onnes.campaign.canonical import content_hash
 from onnes.campaign.funnel import Watcher
 from onnes.campaign.ledger import Candidate, Ledger
 from onnes.campaign.settings import GeneratePart, Settings
-from onnes.campaign.workers import Workers
 from onnes.errors import InputError, SettingsError
+from onnes.parallel import Workers
 
 if TYPE_CHECKING:
     from onnes.generate.sampling import SamplerSettings
