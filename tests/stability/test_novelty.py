@@ -57,6 +57,27 @@ def test_known_crystal_is_found_at_any_volume():
     for scale in (1.0, 1.05):
         found = index.find(mgb2(scale))
         assert found.novelty == "known" and found.known_id and found.distance <= TOLERANCE
+        assert found.nearness == "same-formula"
+        assert {"materials-project", "jarvis", "3dsc"} <= set(found.source.split())
+
+
+def test_every_source_is_in_the_index():
+    index = KnownCrystals.load()
+    held = {name: int((index.sources >> k & 1).sum()) for k, name in enumerate(index.source_names)}
+    least = {
+        "materials-project": 25_000,
+        "alexandria": 7_000,
+        "jarvis": 1_000,
+        "3dsc": 2_500,
+        "bete-net": 500,
+        "invdesflow": 150,
+        "inverted-perovskites": 100,
+        "perov-5": 18_000,
+        "carbon-24": 7_000,
+    }
+    assert held.keys() == least.keys()
+    assert all(held[name] >= number for name, number in least.items()), held
+    assert (index.sources > 0).all()
 
 
 def test_known_composition_in_an_unknown_structure():
@@ -67,6 +88,38 @@ def test_known_composition_in_an_unknown_structure():
     assert found.novelty == "known-composition-new-structure" and found.distance > TOLERANCE
 
 
-def test_unknown_composition_is_new():
+def test_unknown_composition_names_the_nearest_prototype():
     found = KnownCrystals.load().find(perovskite("Xe", "Kr", "Pu"))
-    assert (found.novelty, found.known_id, found.distance) == ("new", "", None)
+    assert (found.novelty, found.nearness) == ("new-composition", "same-prototype")
+    assert found.known_id and found.source and found.distance <= TOLERANCE
+    assert found.numbers()["known_nearness"] == "same-prototype"
+
+
+def test_one_atom_and_two_hundred():
+    """CASE 29: the answer does not depend on the size of the cell."""
+    index = KnownCrystals.load()
+    niobium = Structure(Lattice.cubic(3.3), ["Nb", "Nb"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    one = index.find(niobium.get_primitive_structure())
+    many = niobium.copy()
+    many.make_supercell([5, 5, 4])
+    assert len(many) == 200
+    two_hundred = index.find(many)
+    assert one.novelty == two_hundred.novelty == "known" and one.known_id == two_hundred.known_id
+
+
+def test_alone_in_a_large_cell_is_finite():
+    """CASE 5: the index answers; the gate of `onnes.crystal.check` refuses an atom without a neighbour before."""
+    found = KnownCrystals.load().find(Structure(Lattice.cubic(100.0), ["H"], [[0, 0, 0]]))
+    assert found.known_id and np.isfinite(found.distance)
+    caesium = Structure(Lattice.cubic(6.14), ["Cs", "Cs"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    assert KnownCrystals.load().find(caesium).novelty == "known"
+
+
+def test_vacuum_changes_the_answer():
+    """CASE 29, the stated limit: lengths are in units of the cell, so a slab with more vacuum is another crystal."""
+    layers = []
+    for c in (3.35, 15.0, 30.0):
+        lattice = Lattice.hexagonal(2.46, c)
+        layers.append(descriptor(Structure(lattice, ["C", "C"], [[1 / 3, 2 / 3, 0.5], [2 / 3, 1 / 3, 0.5]])))
+    assert all(np.isfinite(d).all() for d in layers)
+    assert np.abs(layers[1] - layers[2]).max() > TOLERANCE

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
+from onnes.crystal.formula import reduced_formula
 from onnes.crystal.read import Crystal, Refused
 from onnes.crystal.symmetry import space_group
+from onnes.stability.chemistry import Chemistry, charge_balance
 from onnes.stability.hull import HullReferences
+from onnes.stability.hull_entries import OwnHull
 from onnes.stability.novelty import KnownCrystals
+from onnes.stability.novelty_given import Collection
 from onnes.stability.relax import RelaxSettings
-from onnes.stability.relax_table import RELAX_COLUMNS, Assessed, relaxed_row
+from onnes.stability.relax_table import RELAX_COLUMNS, Assessed, relax_all
 
 #: Distance tolerance of the space group of a relaxed crystal, angstrom.
 SYMPREC_A = 0.05
@@ -21,14 +27,43 @@ STABILITY_COLUMNS = (
     "e_hull_eV_atom",
     "decomposition",
     "unknown_references",
+    "formation_energy_model_eV_atom",
+    "formation_energy_unexplained_eV_atom",
+    "formation_energy_flag",
     "novelty",
     "known_id",
+    "known_source",
+    "known_nearness",
     "known_distance",
+    "same_as",
+    "charge_balance",
+    "flags",
     *RELAX_COLUMNS[2:],
 )
 
 
-def assess(items: Iterable[Crystal | Refused], settings: RelaxSettings) -> Iterator[Assessed]:
+@dataclass(frozen=True)
+class Assessment:
+    """What crystals are measured against.
+
+    Attributes
+    ----------
+    hull : OwnHull, optional
+        The shipped table by default.
+    known : Collection, optional
+        A user's crystals beside the shipped index.
+    chemistry : Chemistry
+        Elements that are not wanted; refused before anything is computed.
+    """
+
+    hull: OwnHull | None = None
+    known: Collection | None = None
+    chemistry: Chemistry = field(default_factory=Chemistry)
+
+
+def assess(
+    items: Iterable[Crystal | Refused], settings: RelaxSettings, against: Assessment | None = None
+) -> Iterator[Assessed]:
     """Relax crystals and place them among the known phases and crystals.
 
     Parameters
@@ -36,16 +71,59 @@ def assess(items: Iterable[Crystal | Refused], settings: RelaxSettings) -> Itera
     items : iterable of Crystal or Refused
     settings : RelaxSettings
         Only the potential the hull table was made with gives meaningful distances.
+    against : Assessment, optional
+
+    Yields
+    ------
+    Assessed
+        One an input, in order. Where the hull holds energies of another method the crystals are taken as they are,
+        with the energies given for them; otherwise relaxed.
     """
-    table, index = HullReferences.load(), KnownCrystals.load()
-    for item in items:
-        row, done = relaxed_row(item, settings)
-        if done is None or not done.converged:
+    against = against or Assessment()
+    own = against.hull or OwnHull(HullReferences.load())
+    index, seen = KnownCrystals.load(), Collection()
+    flags: dict[str, str] = {}
+    stream = _flagged(against.chemistry.screen(items), flags)
+    done = relax_all(stream, settings) if own.energies is None else _as_given(stream, own.energies)
+    for row, structure in done:
+        row["flags"] = flags.pop(row["id"], "")
+        if structure is None:
             yield Assessed(row, None)
             continue
-        found = table.evaluate(done.structure, done.energy_eV_atom).numbers()
+        found = own.table.evaluate(structure, row["energy_eV_atom"]).numbers()
         found["unknown_references"] = " ".join(found["unknown_references"])
         row.update(found)
-        row.update(index.find(done.structure).numbers())
-        row["space_group"] = space_group(done.structure, SYMPREC_A)[1]
-        yield Assessed(row, done.structure)
+        novelty = index.find(structure)
+        row.update((against.known.judge(structure, novelty) if against.known else novelty).numbers())
+        twin = seen.nearest(structure)
+        row["same_as"] = twin.id if twin is not None and twin.same else ""
+        if not row["same_as"]:
+            seen.add(row["id"], structure)
+        row["charge_balance"] = charge_balance(structure)
+        row["space_group"] = space_group(structure, SYMPREC_A)[1]
+        yield Assessed(row, structure)
+
+
+def _flagged(items: Iterable[Crystal | Refused], flags: dict[str, str]) -> Iterator[Crystal | Refused]:
+    """Remember what was flagged at the gate (slab, molecule): the rows of relaxation do not carry it."""
+    for item in items:
+        if isinstance(item, Crystal):
+            flags[item.id] = " ".join(item.meta.get("flags", []))
+        yield item
+
+
+def _as_given(items: Iterable[Crystal | Refused], energies: Mapping[str, float]) -> Iterator[Assessed]:
+    """Rows of crystals as they are, with the energies given for them."""
+    for item in items:
+        row: dict[str, Any] = {"id": item.id, "formula": "", "status": "refused", "reason": ""}
+        if isinstance(item, Refused):
+            row.update(formula=item.formula, reason=item.code)
+            yield Assessed(row, None)
+            continue
+        row["formula"] = reduced_formula(item.structure)
+        if item.id not in energies:
+            row["reason"] = "no-energy"
+            yield Assessed(row, None)
+            continue
+        row.update(energy_eV_atom=energies[item.id], status="ok")
+        yield Assessed(row, item.structure)
