@@ -18,6 +18,7 @@ from score import curve_moments, quantities
 
 from data import fold_of, load
 from onnes.learn.landscape import landscape
+from onnes.learn.regimes import NEW
 from onnes.learn.spectrum_fit import FitSettings, Member, outputs
 from onnes.nets.spectrum import GRIDS, SpectrumNet, SpectrumSettings
 
@@ -69,26 +70,37 @@ def _loss(member: Member, net) -> float:
 
 
 def _draw(member: Member, maps: dict, out: Path) -> None:
-    figure = Figure(figsize=(9.6, 5.6), layout="constrained")
+    figure = Figure(figsize=(9.6, 5.8), layout="constrained")
     grid = figure.add_gridspec(2, 3)
     axis = figure.add_subplot(grid[0, :])
+    other = axis.twinx()
     epochs = [c["epoch"] for c in member.curve]
-    for name, colour in (("train", "#1d5b8f"), ("valid", "#c05a1c")):
-        axis.plot(epochs, [c[name] for c in member.curve], color=colour, linewidth=0.8, label=name)
+    valid = np.array([c["valid"] for c in member.curve])
+    smooth = [valid[0]]
+    for value in valid[1:]:
+        smooth.append((1.0 - NEW) * smooth[-1] + NEW * value)
+    axis.plot(epochs, [c["train"] for c in member.curve], color="#1d5b8f", linewidth=0.8)
+    other.plot(epochs, valid, color="#c05a1c", linewidth=0.5, alpha=0.35)
+    other.plot(epochs, smooth, color="#c05a1c", linewidth=1.4)
     for regime, epoch in member.regimes.epochs.items():
         axis.axvline(epoch, color="#8a919b", linewidth=0.8)
         axis.text(epoch, 1.02, regime, fontsize=8, ha="center", transform=axis.get_xaxis_transform())
-    axis.set_yscale("log")
-    axis.set_xscale("log")
-    axis.set_xlabel("epoch")
-    axis.set_ylabel("loss")
-    axis.legend(frameon=False)
+    axis.set(yscale="log", xscale="log", xlabel="epoch")
+    axis.set_ylabel("training loss", color="#1d5b8f")
+    other.set_ylabel("out-of-bag loss (line: smoothed)", color="#c05a1c")
+    other.set_ylim(0.84, 1.06)
+    levels = np.linspace(-3.0, 1.5, 19)
     for k, (regime, values) in enumerate(maps.items()):
         axis = figure.add_subplot(grid[1, k])
-        drawn = axis.contourf(STEPS, STEPS, np.log10(np.maximum(values.T, 1e-6)), 16, cmap="viridis")
-        figure.colorbar(drawn, ax=axis, label="log$_{10}$ training loss")
+        shown = np.log10(np.maximum(values.T, 1e-6))
+        drawn = axis.contourf(STEPS, STEPS, shown, levels, cmap="viridis", extend="both")
         axis.plot(0, 0, "w+")
-        axis.set_title(regime, fontsize=10)
+        axis.set_title(
+            f"{regime}: loss at the centre {values[len(STEPS) // 2, len(STEPS) // 2]:.3f}", fontsize=9
+        )
+        axis.set_xlabel("first direction")
+        axis.set_ylabel("second direction" if k == 0 else "")
+    figure.colorbar(drawn, ax=figure.axes[2:], label="log$_{10}$ training loss")
     figure.savefig(out / "spectrum_regimes.png", dpi=110)
 
 
