@@ -1,7 +1,7 @@
 """What each source of labels and each input buys: ablation.py --work DIR --out JSON.
 
 One member (fold 0, replica 0, seed 1000) trained without one thing each time, scored on the crystals of fold 0 that all
-of them could predict, in the convention of the crystals' own labels. 95 % intervals of the difference to the full member:
+of them could predict, in the convention of the crystals' own labels. 95 % intervals of the difference to the full one:
 bootstrap over whole formulas, both models on the same draws.
 """
 
