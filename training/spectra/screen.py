@@ -1,9 +1,9 @@
 """Two-step screen of the metals of the Materials Project set: screen.py --out DIR.
 
-Metals of at most 20 atoms whose elements the networks know. Step 1: `cso`, from the structure. Step 2: `cpd`, with coarse
-vibrations of the shipped potential, for those inside the training domain whose Tc passes --first. Parts of 100 crystals
-are written atomically, so a rerun resumes; ends with the counts. A hit is a formula with a measured Tc of 5 K and more
-that the networks were not trained on.
+Metals of at most 20 atoms whose elements the networks know. Step 1: `cso`, from the structure. Step 2: `cpd`, with
+coarse vibrations of the shipped potential, for those inside the training domain whose Tc passes --first. Parts of
+100 crystals are written atomically, so a rerun resumes; ends with the counts. A hit is a formula with a measured Tc
+of 5 K and more that the networks were not trained on.
 """
 
 from __future__ import annotations
