@@ -28,8 +28,10 @@ lint: $(VENV)/.stamp-test
 	$(BIN)/ruff format --check src tests training benchmarks
 	$(BIN)/mypy
 
+# Files are shared out over two processes: each takes a gigabyte and one thread.
+TEST_WORKERS ?= 2
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(TEST_WORKERS) --dist loadfile
 
 bench: $(VENV)/.stamp-test
 	$(BIN)/pytest benchmarks -o addopts=-q --benchmark-only
