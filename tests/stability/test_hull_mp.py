@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -146,3 +151,37 @@ def test_offline_and_no_key(monkeypatch):
     monkeypatch.setenv("MP_API_KEY", "secret")
     monkeypatch.setenv("MP_API_ENDPOINT", "http://localhost:1")
     assert MaterialsProject.from_environment() == MaterialsProject("secret", "http://localhost:1")
+
+
+def stability(base, *arguments):
+    done = subprocess.run(
+        [sys.executable, "-m", "onnes.cli.main", "stability", "--no-cross-check", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        env={**os.environ, "MP_API_KEY": "secret", "MP_API_ENDPOINT": base},
+    )
+    assert "Traceback" not in done.stderr and "secret" not in done.stderr + done.stdout
+    return done
+
+
+def test_command_adds_phases_with_the_potentials_energies(server, tmp_path):
+    _, base = server
+    NIAL.to(str(tmp_path / "a.cif"))
+    done = stability(base, tmp_path / "a.cif", "--mp", "potential")
+    (row,) = csv.DictReader(io.StringIO(done.stdout))
+    assert done.returncode == 0 and float(row["e_hull_eV_atom"]) == pytest.approx(0.0, abs=0.01)
+    assert "shipped table and Materials Project" in done.stderr and "21,745 phases" in done.stderr
+
+
+def test_command_with_their_energies(server, tmp_path):
+    _, base = server
+    NIAL.to(str(tmp_path / "a.cif"))
+    refused = stability(base, tmp_path / "a.cif", "--mp", "dft")
+    assert refused.returncode == 2 and "mixed-methods" in refused.stderr
+    (tmp_path / "mine.csv").write_text("id,energy_eV_atom\na,-5.3\n")
+    done = stability(base, tmp_path / "a.cif", "--mp", "dft", "--candidate-energies", tmp_path / "mine.csv")
+    (row,) = csv.DictReader(io.StringIO(done.stdout))
+    # The server of this test has no nickel: the element is unknown, not zero.
+    assert row["unknown_references"] == "Ni" and row["e_hull_eV_atom"] == ""
+    assert "1 without a reference" in done.stderr and "corrected" in done.stderr
