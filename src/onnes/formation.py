@@ -25,6 +25,21 @@ if TYPE_CHECKING:
 TABLE = "formation_check.json"
 #: Value of the column ``formation_energy_flag`` where the two disagree.
 DISAGREES = "disagrees"
+#: Elements that the Materials Project computes with +U, and corrects for it, in oxides and fluorides only.
+PLUS_U = frozenset(("Co", "Cr", "Fe", "Mn", "Mo", "Ni", "V", "W"))
+
+
+def shift_names(elements: Iterable[str]) -> list[str]:
+    """Name under which each site's shift is kept: the symbol, or ``V+U`` for vanadium beside O or F.
+
+    Parameters
+    ----------
+    elements : iterable of str
+        Symbol of every site.
+    """
+    every = list(elements)
+    ionic = "O" in every or "F" in every
+    return [f"{s}+U" if ionic and s in PLUS_U else s for s in every]
 
 
 @dataclass(frozen=True)
@@ -34,7 +49,7 @@ class Expected:
     Attributes
     ----------
     shift_eV : mapping of str to float
-        Potential minus heads for an atom of an element.
+        Potential minus heads for an atom of an element; see `shift_names`.
     threshold_eV_atom : float
         95 % of unseen Materials Project crystals are left with less.
     potential : str
@@ -68,7 +83,7 @@ class Expected:
             Symbol of every site.
         hull_eV_atom, model_eV_atom : float
         """
-        shifts = [self.shift_eV.get(s, math.nan) for s in elements]
+        shifts = [self.shift_eV.get(s, math.nan) for s in shift_names(elements)]
         return hull_eV_atom - model_eV_atom - sum(shifts) / len(shifts)
 
 

@@ -28,6 +28,7 @@ from pymatgen.core import Structure
 
 from onnes.crystal.formula import numbers
 from onnes.data.files import atomic_text
+from onnes.formation import shift_names
 from onnes.learn.features import FrozenPotential
 from onnes.learn.fold_of import UNSEEN, FormulaTable, held_out
 from onnes.learn.metrics import bootstrap
@@ -118,9 +119,8 @@ class Compared:
             without = energy - _hull_without(table, structure, row["formula"])
             kept.append((row, place, without, own == [row["id"]], found[row["id"]]))
         self.formula = np.array([r["formula"] for r, *_ in kept])
-        self.fractions = [
-            {s: r["species"].count(s) / len(r["species"]) for s in r["species"]} for r, *_ in kept
-        ]
+        named = [shift_names(r["species"]) for r, *_ in kept]
+        self.fractions = [{s: names.count(s) / len(names) for s in names} for names in named]
         self.mine = np.array([p.formation_energy_eV_atom for _, p, *_ in kept])
         self.theirs = np.array([r["formation_energy_eV_atom"] for r, *_ in kept])
         self.model = np.array([f["model_unseen"] for *_, f in kept])
