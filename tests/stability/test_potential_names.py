@@ -4,71 +4,20 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import subprocess
 import sys
-import textwrap
 
 import pytest
 from ase.build import bulk
+from relax_plugin import call, install
 
 from onnes.errors import CrystalError, SettingsError
 from onnes.stability import potentials
 from onnes.stability.contract import contract
 
-MODULE = """
-def emt():
-    from ase.calculators.emt import EMT
-    return EMT()
-emt.title = "Effective medium theory"
-emt.citation = "K. W. Jacobsen et al., Surf. Sci. 366, 394 (1996)"
-emt.elements = ["H", "C", "N", "O", "Al", "Ni", "Cu", "Pd", "Ag", "Pt", "Au"]
-emt.hash = "parameters-1"
-
-def bare():
-    return emt()
-
-def half():
-    from ase.calculators.emt import EMT
-    class Half(EMT):
-        def calculate(self, *args, **kwargs):
-            super().calculate(*args, **kwargs)
-            self.results["stress"] = -self.results["stress"]
-    return Half()
-half.elements = emt.elements
-
-def raising():
-    raise OSError("no weights at home")
-
-def nothing():
-    return 3
-
-number = 5
-"""
-POINTS = """
-[onnes.potentials]
-emt = onnes_test_potential:emt
-bare = onnes_test_potential:bare
-wrong-sign = onnes_test_potential:half
-raising = onnes_test_potential:raising
-nothing = onnes_test_potential:nothing
-number = onnes_test_potential:number
-absent = onnes_test_potential:absent
-no-module = onnes_no_such_module:load
-7net-0 = onnes_test_potential:emt
-"""
-
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory):
-    """A package as pip leaves it behind."""
-    folder = tmp_path_factory.mktemp("site")
-    (folder / "onnes_test_potential.py").write_text(textwrap.dedent(MODULE))
-    info = folder / "onnes_test_potential-1.2.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: onnes-test-potential\nVersion: 1.2\n")
-    (info / "entry_points.txt").write_text(POINTS)
-    return folder
+    return install(tmp_path_factory.mktemp("site"))
 
 
 @pytest.fixture
@@ -147,12 +96,6 @@ def test_one_name_in_two_packages_is_refused(tmp_path, monkeypatch):
     with pytest.raises(SettingsError, match=r"ambiguous-potential"):
         potentials.potential("emt")
     assert potentials.potential("7net-0").name == "7net-0"
-
-
-def call(package, *arguments):
-    environment = {**os.environ, "PYTHONPATH": str(package), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "onnes.cli.main", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
 
 
 def test_the_command_lists_and_tests(package):

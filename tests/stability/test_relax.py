@@ -68,21 +68,21 @@ def test_too_few_steps_is_not_convergence():
     start = mgb2()
     start.perturb(0.2, seed=3)
     done = relax(start, RelaxSettings(max_steps=2))
-    assert not done.converged and done.reason.startswith("not-converged") and done.steps == 2
+    assert not done.converged and done.reason.startswith("steps: ") and done.steps == 2
     assert np.isfinite(done.energy_eV_atom)
 
 
 @pytest.mark.parametrize(
     ("structure", "word"),
     [
-        (Structure(Lattice.cubic(2.0), ["Na", "Cl"], [[0, 0, 0], [0.3, 0.3, 0.3]]), "force"),
-        (Structure(Lattice.cubic(9.0), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]]), "no neighbour"),
+        (Structure(Lattice.cubic(2.0), ["Na", "Cl"], [[0, 0, 0], [0.3, 0.3, 0.3]]), "exploded: force"),
+        (Structure(Lattice.cubic(9.0), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]]), "isolated: "),
     ],
     ids=["crushed", "apart"],
 )
 def test_leaving_the_physical_range_is_divergence(structure, word):
     done = relax(structure)
-    assert not done.converged and done.reason.startswith("diverged") and word in done.reason
+    assert not done.converged and done.reason.startswith(word)
     assert np.isnan(done.energy_eV_atom)
     assert done.structure == structure
 
