@@ -44,6 +44,8 @@ def test_paths_are_meant_relative_to_the_file(tmp_path):
         ('[predict]\nformula = "magic"\n', "unknown-formula"),
         ('[relax]\npotential = "magic"\n', "unknown-potential"),
         ("[check]\nmin_packing = 3\n", "bad-setting"),
+        ('[chemistry]\nexclude = ["Xx"]\n', "unknown-element"),
+        ("[chemistry]\nmin_abundance_ppm = -1\n", "bad-setting"),
         ("[run\n", "not-toml"),
     ],
 )

@@ -14,7 +14,7 @@ from onnes.campaign.settings import Settings
 from onnes.campaign.stages import REVISION
 from onnes.report.facts import LIMITS, run_facts, stage_limits, stage_seconds
 from onnes.report.story import read_run
-from onnes.report.tables import candidate_rows, funnel_rows, headline, print_candidates
+from onnes.report.tables import candidate_rows, funnel_rows, headline, novelty_words, print_candidates
 from onnes.report.words import STAGES, finite, reason_words, show, show_seconds, subscript_html
 
 
@@ -155,3 +155,20 @@ def test_show_is_a_number_or_a_dash(value):
 )
 def test_durations(seconds, text):
     assert show_seconds(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("novelty", "known", "words"),
+    [
+        ("known", "mp-1", "known (mp-1)"),
+        ("new-composition", "mp-1", "new composition (nearest known: mp-1)"),
+        (
+            "known-composition-new-structure",
+            "mp-1",
+            "new structure of a known composition (nearest known: mp-1)",
+        ),
+        ("new", "", "new"),
+    ],
+)
+def test_the_nearest_known_crystal_is_not_called_the_crystal(novelty, known, words):
+    assert novelty_words({"novelty": novelty, "known_id": known}) == words

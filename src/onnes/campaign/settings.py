@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from onnes.errors import SettingsError
+
+if TYPE_CHECKING:
+    from onnes.stability.chemistry import Chemistry
 
 
 class _Part(BaseModel):
@@ -51,6 +54,16 @@ class CheckPart(_Part):
     min_distance_A: Real = Field(default=0.5, gt=0, description="atoms closer than this overlap")
     min_packing: Real = Field(default=0.05, ge=0, description="emptier crystals are refused")
     max_packing: Real = Field(default=2.5, gt=0, description="more crowded crystals are refused")
+
+
+class ChemistryPart(_Part):
+    """Elements that are not wanted, whoever made the crystal; nothing asks metals for oxidation states."""
+
+    no_radioactive: bool = Field(default=False, description="no elements without a stable isotope")
+    no_toxic: bool = Field(default=False, description="no As, Be, Cd, Co, Hg, Pb, Te, Tl (EU CLP)")
+    min_abundance_ppm: Real = Field(default=0.0, ge=0, description="no element rarer in the Earth's crust")
+    exclude: list[str] = Field(default=[], description="none of these elements, in own crystals too")
+    max_elements: int = Field(default=118, ge=1, description="different elements in a crystal")
 
 
 class RelaxPart(_Part):
@@ -103,6 +116,7 @@ class Settings(_Part):
     run: RunPart = RunPart()
     generate: GeneratePart = GeneratePart()
     check: CheckPart = CheckPart()
+    chemistry: ChemistryPart = ChemistryPart()
     relax: RelaxPart = RelaxPart()
     novel: NovelPart = NovelPart()
     hull: HullPart = HullPart()
@@ -160,6 +174,7 @@ class Settings(_Part):
 
         potential(self.relax.potential)
         formula_named(self.predict.formula)
+        chemistry_of(self.chemistry.model_dump())
         if self.check.min_packing >= self.check.max_packing:
             raise SettingsError("bad-setting", "check.min_packing must lie below check.max_packing")
 
@@ -174,6 +189,19 @@ class Settings(_Part):
                 lines.append(f"{key} = {_toml(value)}  # {inner.description}")
             lines.append("")
         return "\n".join(lines)
+
+
+def chemistry_of(values: dict[str, Any]) -> Chemistry:
+    """The chemistry screen of the settings.
+
+    Raises
+    ------
+    SettingsError
+        ``unknown-element``.
+    """
+    from onnes.stability.chemistry import Chemistry
+
+    return Chemistry(**{**values, "exclude": tuple(values["exclude"])})
 
 
 def _toml(value: Any) -> str:

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from onnes.campaign.funnel import Item, Outcome, Stage
-from onnes.campaign.settings import Settings
+from onnes.campaign.settings import Settings, chemistry_of
 from onnes.errors import CrystalError
 
 if TYPE_CHECKING:
@@ -56,7 +56,9 @@ def build(settings: Settings) -> list[Stage]:
     weights = potential_hash(s.relax.potential)
     known, table = KnownCrystals.load().digest, HullReferences.load().digest
     return [
-        _stage("check", check, s.check.model_dump(), batch_size=64),
+        _stage(
+            "check", check, {**s.check.model_dump(), "chemistry": s.chemistry.model_dump()}, batch_size=64
+        ),
         _stage("unique", unique, whole=True),
         _stage("relax", relax, asdict(relaxing), weights, batch_size=1, parallel=True),
         _stage("symmetry", symmetry, batch_size=64),
@@ -104,11 +106,13 @@ def plain(structure: Structure) -> dict[str, Any]:
 
 
 def check(items: list[Item], settings: dict[str, Any]) -> list[Outcome]:
-    """Refuse what is no crystal."""
+    """Refuse what is no crystal, and elements that are not wanted."""
     from onnes.crystal.check import Limits
     from onnes.crystal.check import check as gate
+    from onnes.crystal.formula import symbols
     from onnes.crystal.geometry import geometry
 
+    chemistry = chemistry_of(settings["chemistry"])
     limits = Limits(max_atoms=settings["max_atoms"], min_distance_A=float(settings["min_distance_A"]))
     outcomes = []
     for item in items:
@@ -117,6 +121,10 @@ def check(items: list[Item], settings: dict[str, Any]) -> list[Outcome]:
             gate(structure, limits)
         except CrystalError as error:
             outcomes.append(Outcome(item.id, False, f"{error.code}: {error.message}"))
+            continue
+        unwanted = chemistry.refusal(symbols(structure))
+        if unwanted:
+            outcomes.append(Outcome(item.id, False, ": ".join(unwanted)))
             continue
         numbers = dict(geometry(structure))
         packing = float(numbers["packing_fraction"])

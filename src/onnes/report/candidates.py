@@ -161,7 +161,8 @@ def _space_group(record: dict[str, Any]) -> str:
 def _novelty(record: dict[str, Any]) -> str:
     """Novelty in a word or two; the card has the rest."""
     word = str(record["novelty"] or "")
-    return "new structure" if word == "known-composition-new-structure" else escape(word) or MISSING
+    short = {"known-composition-new-structure": "new structure", "new-composition": "new"}
+    return short.get(word) or escape(word) or MISSING
 
 
 def _cif_link(position: int, story: Story, record: dict[str, Any], label: str) -> str:

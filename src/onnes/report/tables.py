@@ -230,12 +230,15 @@ def novelty_words(record: Any) -> str:
     known = _text(record["known_id"])
     words = {
         "new": "new",
+        "new-composition": "new composition",
         "known-composition-new-structure": "new structure of a known composition",
         "known": "known",
     }
     novelty = _text(record["novelty"])
     text = words.get(novelty, novelty) or show(None)
-    return f"{text} ({known})" if known else text
+    if not known:
+        return text
+    return f"{text} ({known})" if novelty == "known" else f"{text} (nearest known: {known})"
 
 
 def _row(story: Story) -> dict[str, Any]:
