@@ -1,0 +1,1 @@
+"""Electron-phonon coupling with Quantum ESPRESSO: inputs, pseudopotentials, parsers, estimates, running."""
