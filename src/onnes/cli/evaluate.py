@@ -1,4 +1,4 @@
-"""``onnes evaluate``: a baseline, the shipped model or a trained one on labelled crystals."""
+"""``onnes evaluate``: a baseline, the shipped model or a trained one on labelled crystals; generated crystals."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 def evaluate(
     model: str = typer.Argument(
         ...,
-        help="shipped, shipped-spectrum, median, trees, boosting, cfid; a folder of onnes train; a csv of predictions.",
+        help="shipped, shipped-spectrum, median, trees, boosting, cfid; a folder of onnes train; a csv of predictions; "
+        "or generated crystals: a folder or file of structures.",
     ),
-    data: Path = typer.Option(..., "--data", help="Records with labels, .jsonl or .jsonl.gz."),
+    data: Path = typer.Option(None, "--data", help="Records with labels, .jsonl or .jsonl.gz; for models."),
     target: str = typer.Option(
         None, "--target", help="Label to score: lambda (default), omega_log_K, Tc_K, ..."
     ),
@@ -43,10 +44,22 @@ def evaluate(
     curve: bool = typer.Option(True, "--learning-curve/--no-learning-curve", help="With --out; baselines."),
     out: Path = typer.Option(None, "--out", help="Folder for csv files and figures."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
+    reference: Path = typer.Option(
+        None, "--reference", help="Crystals: structures to compare with (coverage, distributions, novelty)."
+    ),
+    relaxed: Path = typer.Option(None, "--relaxed", help="Crystals: the relaxed ones, same names and sites."),
+    symprec: float = typer.Option(0.1, "--symprec", help="Crystals: tolerance of the space groups, A."),
 ) -> None:
-    """Score a model on grouped folds or a stored split: n, 95 % interval and the median beside each figure."""
+    """Score a model on grouped folds or a stored split, or measure generated crystals: n and 95 % interval each."""
     import json
 
+    if data is None:
+        from onnes.cli.evaluate_crystals import run as run_crystals
+
+        run_crystals(
+            model, reference=reference, relaxed=relaxed, symprec=symprec, seed=seed, out=out, as_json=as_json
+        )
+        return
     from onnes.errors import InputError, SettingsError
     from onnes.learn.evaluate import Options, labelled
     from onnes.learn.evaluate import evaluate as run

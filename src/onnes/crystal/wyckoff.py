@@ -228,7 +228,7 @@ def _primitive_basis(number: int) -> Floats:
     return np.array(_PRIMITIVE[kind], dtype=float)
 
 
-def describe(structure: Structure, symprec: float = 0.01) -> Described:
+def describe(structure: Structure, symprec: float = 0.01, *, canonical: bool = True) -> Described:
     """Find the symmetry of a crystal and write it as orbits.
 
     Of the equivalent descriptions one is chosen: over the changes of origin and axes that map the group onto itself
@@ -244,6 +244,8 @@ def describe(structure: Structure, symprec: float = 0.01) -> Described:
         Ordered structure, any cell.
     symprec : float
         Distance tolerance in A. Where the search fails it is tightened by 5, 25 and 1000.
+    canonical : bool
+        Without it the first description found is returned, in about half the time.
 
     Returns
     -------
@@ -264,7 +266,7 @@ def describe(structure: Structure, symprec: float = 0.01) -> Described:
         number, parameters, points, kinds = found
         orbits = _orbits(number, lattice_of(parameters).matrix, points, kinds, symprec)
         if orbits is not None:
-            return _chosen(number, parameters, orbits)
+            return (_chosen if canonical else _first)(number, parameters, orbits)
     raise CrystalError("symmetry-failed", f"no symmetry found for {formula_of(symbols(structure))}")
 
 
@@ -330,6 +332,17 @@ def _position(number: int, lattice: Floats, point: Floats, size: int) -> Wyckoff
 
 def _rounded(values: Iterable[float]) -> tuple[float, ...]:
     return tuple(float(v) for v in np.round(np.array(list(values)), _DIGITS))
+
+
+def _first(number: int, parameters: tuple[float, ...], orbits: Sequence[_Orbit]) -> Described:
+    """The description that moyopy's cell gives."""
+    from ase.data import chemical_symbols
+
+    every = wyckoff_positions(number)
+    sites = sorted((letter, z, tuple(every[letter].project(x)[0].tolist())) for letter, z, x in orbits)
+    return Described(
+        number, tuple(Site(LETTERS[letter], chemical_symbols[z], u) for letter, z, u in sites), parameters
+    )
 
 
 def _chosen(number: int, parameters: tuple[float, ...], orbits: Sequence[_Orbit]) -> Described:

@@ -1,0 +1,74 @@
+"""``onnes evaluate`` of a folder of crystals."""
+
+import json
+
+import pytest
+from pymatgen.core import Lattice, Structure
+from typer.testing import CliRunner
+
+from onnes.cli.main import app
+from onnes.errors import OnnesError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("made", "known", "relaxed"):
+        (tmp_path / name).mkdir()
+    for name, a, x, y in (("one", 5.64, "Na", "Cl"), ("two", 4.21, "Mg", "O"), ("three", 4.24, "Ti", "N")):
+        s = Structure.from_spacegroup(225, Lattice.cubic(a), [x, y], [[0, 0, 0], [0.5, 0, 0]])
+        s.to(str(tmp_path / "made" / f"{name}.cif"))
+        s.scale_lattice(s.volume * 1.03)
+        s.to(str(tmp_path / "relaxed" / f"{name}.cif"))
+        if name != "three":
+            s.to(str(tmp_path / "known" / f"{name}.cif"))
+    return tmp_path
+
+
+def run(*args):
+    result = CliRunner().invoke(app, ["evaluate", *map(str, args)])
+    if isinstance(result.exception, OnnesError):
+        return 2, "", str(result.exception)
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_json_holds_every_figure_with_n_and_interval(folder):
+    code, text, _ = run(
+        folder / "made", "--reference", folder / "known", "--relaxed", folder / "relaxed", "--json"
+    )
+    assert code == 0
+    found = json.loads(text)
+    figures = found["figures"]
+    assert figures["structural_validity"]["value"] == 1.0 and figures["structural_validity"]["n"] == 3
+    assert figures["novel"]["value"] == pytest.approx(1 / 3)
+    assert figures["relative_volume_change"]["value"] == pytest.approx(0.03, abs=1e-4)
+    assert figures["rmsd_to_relaxed_A"]["value"] == pytest.approx(0.0, abs=1e-6)
+    assert figures["coverage_recall"]["n"] == 2 and found["space_groups"] == {"225": 3}
+    assert all(f["n"] > 0 and {"low", "high", "interval"} <= f.keys() for f in figures.values())
+
+
+def test_table_and_csv_files(folder):
+    code, text, _ = run(folder / "made", "--out", folder / "out")
+    assert code == 0 and "structural_validity" in text and "225 (3)" in text
+    lines = (folder / "out" / "metrics.csv").read_text().splitlines()
+    assert lines[0] == "metric,value,n,low,high,interval,reference_halves"
+    assert (folder / "out" / "space_groups.csv").read_text().splitlines()[1] == "225,3"
+
+
+def test_a_refused_crystal_counts_as_invalid_and_sets_the_exit_code(folder):
+    bad = Structure(Lattice.cubic(4), ["Na", "Cl"], [[0, 0, 0], [0.05, 0, 0]])
+    bad.to(str(folder / "made" / "overlap.cif"))
+    code, text, err = run(folder / "made", "--json")
+    assert code == 1 and "overlapping-atoms" in err
+    figure = json.loads(text)["figures"]["structural_validity"]
+    assert (figure["value"], figure["n"]) == (0.75, 4)
+
+
+def test_what_is_no_set_of_crystals_needs_data(folder, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for model in ("trees", tmp_path / "empty", tmp_path / "missing"):
+        code, _, err = run(model)
+        assert code == 2 and "no-data" in err
+    code, _, err = run(folder / "made", "--symprec", "-1")
+    assert code == 2 and "bad-setting" in err
