@@ -15,8 +15,9 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from onnes.crystal.formula import numbers, symbols
+from onnes.crystal.formula import symbols
 from onnes.errors import DataError, OnnesError
+from onnes.heads import predicted
 from onnes.stability.relax_table import Assessed
 
 if TYPE_CHECKING:
@@ -122,23 +123,12 @@ def model_formation_energy(structure: Structure) -> float:
     ----------
     structure : pymatgen Structure
     """
-    heads, potential = _heads()
-    (features,) = potential.attempt([structure])
-    if isinstance(features, OnnesError):
+    try:
+        return float(predicted(structure).formation_energy_eV_atom[0])
+    except OnnesError:
         return math.nan
-    found = heads.predict([(features, numbers(structure), structure.volume / len(structure))])
-    return float(found.formation_energy_eV_atom[0])
 
 
 @lru_cache(maxsize=1)
 def _expected() -> Expected:
     return Expected.load()
-
-
-@lru_cache(maxsize=1)
-def _heads() -> tuple[Any, Any]:
-    from onnes.learn.features import FrozenPotential
-    from onnes.learn.properties import PropertyEnsemble
-
-    heads = PropertyEnsemble()
-    return heads, FrozenPotential(potential=heads.potential)

@@ -15,8 +15,9 @@ from pymatgen.core import Lattice, Structure
 
 from onnes.crystal.read import Crystal, Refused, read
 from onnes.errors import PhysicsError
+from onnes.heads import learned_moduli
 from onnes.stability.elastic import stiffness
-from onnes.stability.screen import counts, screen
+from onnes.stability.screen import counts, from_strains, screen
 from onnes.theory.bcs import Screen
 
 
@@ -77,9 +78,18 @@ def test_unrelaxed_crystal_is_refused():
 
 
 def test_potential_gives_moduli_where_labels_do_not():
-    row = one(Crystal("Al", aluminium().structure, "test", {}), elastic=True)
+    row = one(Crystal("Al", aluminium().structure, "test", {}), moduli=from_strains)
     assert row["debye_source"] == "potential"
     assert row["bulk_GPa"] == pytest.approx(78, rel=0.1) and row["debye_K"] == pytest.approx(400, rel=0.1)
+
+
+def test_learned_moduli_where_labels_do_not():
+    row = one(Crystal("Al", aluminium().structure, "test", {}), moduli=learned_moduli, source="learned")
+    assert row["debye_source"] == "learned"
+    # Measured: 76 and 26 GPa.
+    assert row["bulk_GPa"] == pytest.approx(76, rel=0.2) and row["shear_GPa"] == pytest.approx(26, rel=0.3)
+    labelled = one(aluminium(bulk_modulus_kv_GPa=50.0, shear_modulus_gv_GPa=20.0), moduli=learned_moduli)
+    assert labelled["bulk_GPa"] == 50.0 and labelled["debye_source"] == "moduli"
 
 
 def test_command_line(tmp_path):

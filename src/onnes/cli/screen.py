@@ -16,18 +16,32 @@ def screen(
     min_dos: float = typer.Option(0.0, "--min-dos", help="N(EF) to exceed, states/eV/atom."),
     require_dos: bool = typer.Option(False, "--require-dos", help="Stop crystals whose N(EF) is unknown."),
     elastic: bool = typer.Option(
-        False, "--elastic", help="Compute missing moduli with the potential (slow: seconds a crystal)."
+        False,
+        "--elastic",
+        help="Missing moduli from strains of the potential (seconds a crystal; soft in shear).",
+    ),
+    learned: bool = typer.Option(
+        False, "--learned", help="Missing moduli from the property heads, trained on DFT moduli."
     ),
 ) -> None:
     """Screen crystals by Debye temperature and N(EF); one row each, counts per gate on stderr."""
     import pandas as pd
 
     from onnes.data.files import atomic_text
-    from onnes.stability.screen import COLUMNS, counts
+    from onnes.errors import SettingsError
+    from onnes.stability.screen import COLUMNS, counts, from_strains
     from onnes.stability.screen import screen as run
     from onnes.theory.bcs import Screen
 
-    rows = list(run(read_aloud(paths), Screen(min_debye, min_dos), require_dos=require_dos, elastic=elastic))
+    if elastic and learned:
+        raise SettingsError("bad-setting", "missing moduli come from --elastic or --learned, not from both")
+    moduli, source = (from_strains, "potential") if elastic else (None, "")
+    if learned:
+        from onnes.heads import learned_moduli as moduli
+
+        source = "learned"
+    limits = Screen(min_debye, min_dos)
+    rows = list(run(read_aloud(paths), limits, require_dos=require_dos, moduli=moduli, source=source))
     text = pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(index=False, float_format="%.6g")
     if out is None:
         typer.echo(text.rstrip("\n"))

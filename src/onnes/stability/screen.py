@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from onnes.crystal.formula import reduced_formula
@@ -33,7 +33,12 @@ MODULI = (
 
 
 def screen(
-    items: Iterable[Crystal | Refused], limits: Screen, *, require_dos: bool = False, elastic: bool = False
+    items: Iterable[Crystal | Refused],
+    limits: Screen,
+    *,
+    require_dos: bool = False,
+    moduli: Callable[[Crystal], tuple[float, float]] | None = None,
+    source: str = "potential",
 ) -> Iterator[dict[str, Any]]:
     """Screen crystals; one row each.
 
@@ -45,8 +50,10 @@ def screen(
         `min_dos` is compared with N(EF) in states/eV/atom.
     require_dos : bool
         Stop crystals without a known N(EF); otherwise that gate is only applied where it is known.
-    elastic : bool
-        Compute missing moduli with the potential (seconds to a minute a crystal).
+    moduli : callable, optional
+        Gives missing bulk and shear moduli in GPa (`from_strains`, or a model's).
+    source : str
+        What the column ``debye_source`` calls it.
     """
     for item in items:
         row: dict[str, Any] = dict.fromkeys(COLUMNS)
@@ -57,7 +64,7 @@ def screen(
             continue
         row["formula"] = reduced_formula(item.structure)
         try:
-            row.update(_quantities(item, elastic))
+            row.update(_quantities(item, moduli, source))
         except OnnesError as error:
             row.update(gate="debye", reason=f"{error.code}: {error.message}")
             yield row
@@ -76,7 +83,9 @@ def counts(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
     return found
 
 
-def _quantities(item: Crystal, elastic: bool) -> dict[str, Any]:
+def _quantities(
+    item: Crystal, give: Callable[[Crystal], tuple[float, float]] | None, named: str
+) -> dict[str, Any]:
     labels: Mapping[str, Any] = item.meta.get("labels", {})
     shape = geometry(item.structure)
     dos = labels.get("dos_ef_states_eV_cell")
@@ -85,8 +94,8 @@ def _quantities(item: Crystal, elastic: bool) -> dict[str, Any]:
     source = "moduli"
     if moduli is None and "debye_T_K" in labels:
         return {**found, "debye_K": labels["debye_T_K"], "debye_source": "label"}
-    if moduli is None and elastic:
-        moduli, source = _elastic(item), "potential"
+    if moduli is None and give is not None:
+        moduli, source = give(item), named
     if moduli is None:
         return found
     bulk, shear = moduli
@@ -95,7 +104,14 @@ def _quantities(item: Crystal, elastic: bool) -> dict[str, Any]:
     return {**found, "debye_K": float(debye), "debye_source": source}
 
 
-def _elastic(item: Crystal) -> tuple[float, float]:
+def from_strains(item: Crystal) -> tuple[float, float]:
+    """Bulk and shear modulus (Hill, GPa) of the potential: seconds to a minute a crystal.
+
+    Raises
+    ------
+    PhysicsError, CrystalError
+        Those of `onnes.stability.elastic_report.elastic`; ``unstable-moduli``.
+    """
     from onnes.stability.elastic_report import elastic
 
     return elastic(item.structure).moduli()
