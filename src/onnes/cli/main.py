@@ -14,6 +14,7 @@ import onnes.cli.generate
 import onnes.cli.phonons
 import onnes.cli.potential
 import onnes.cli.predict
+import onnes.cli.pseudo
 import onnes.cli.relax
 import onnes.cli.report
 import onnes.cli.screen
@@ -21,6 +22,7 @@ import onnes.cli.spectrum
 import onnes.cli.stability
 import onnes.cli.tc
 import onnes.cli.train
+import onnes.cli.verify
 from onnes.errors import OnnesError
 
 app = typer.Typer(
@@ -62,7 +64,9 @@ app.command("stability")(onnes.cli.stability.stability)
 app.command("report")(onnes.cli.report.report)
 app.command("tc")(onnes.cli.tc.tc)
 app.command("train")(onnes.cli.train.train)
+app.command("verify")(onnes.cli.verify.verify)
 app.add_typer(onnes.cli.data.app, name="data")
+app.add_typer(onnes.cli.pseudo.app, name="pseudo")
 
 
 def main() -> None:

@@ -18,7 +18,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnes.data.files import atomic_text
+from onnes.data.fetch import digest
+from onnes.data.files import atomic_text, atomic_write
 from onnes.dft import inputs
 from onnes.dft.cutoffs import cutoffs_of
 from onnes.dft.grids import Grids, irreducible, make_grids, point_rotations
@@ -106,8 +107,8 @@ class Plan:
             found[step.name] = hashlib.sha256("\0".join(parts).encode()).hexdigest()
         return found
 
-    def write(self, folder: str | Path) -> list[Path]:
-        """Write every input and ``plan.json``; returns the files in order.
+    def write(self, folder: str | Path, pseudos: dict[str, Pseudopotential] | None = None) -> list[Path]:
+        """Write every input, ``plan.json`` and copies of the pseudopotentials; returns the files in order.
 
         Raises
         ------
@@ -121,6 +122,12 @@ class Plan:
             with atomic_text(file) as stream:
                 stream.write(step.text)
             written.append(file)
+        for pseudo in (pseudos or {}).values():
+            copy = place / "pseudo" / pseudo.path.name
+            if not copy.is_file() or digest(copy) != pseudo.sha256:
+                with atomic_write(copy) as raw:
+                    raw.write(pseudo.path.read_bytes())
+            written.append(copy)
         with atomic_text(place / "plan.json") as stream:
             stream.write(json.dumps(self.summary(), indent=2, sort_keys=True) + "\n")
         return [*written, place / "plan.json"]

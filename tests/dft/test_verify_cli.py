@@ -1,0 +1,130 @@
+"""``onnes verify --dry-run`` and ``onnes pseudo``: tables, files, exit codes, one line for each refusal."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import pytest
+from pymatgen.core import Lattice, Structure
+from test_pseudopotentials import packed
+from typer.testing import CliRunner
+from upf import folder_of, upf
+
+from onnes.cli.main import app
+from onnes.errors import OnnesError
+
+
+@pytest.fixture
+def run():
+    runner = CliRunner()
+
+    def call(*args):
+        result = runner.invoke(app, list(map(str, args)))
+        if isinstance(result.exception, OnnesError):
+            return 2, "", str(result.exception)
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result.exit_code, result.stdout, result.stderr
+
+    return call
+
+
+@pytest.fixture
+def mgb2(tmp_path):
+    structure = Structure(
+        Lattice.hexagonal(3.085, 3.523),
+        ["Mg", "B", "B"],
+        [[0, 0, 0], [1 / 3, 2 / 3, 0.5], [2 / 3, 1 / 3, 0.5]],
+    )
+    structure.to(filename=str(tmp_path / "mgb2.cif"))
+    return tmp_path / "mgb2.cif"
+
+
+def test_dry_run_needs_no_pseudopotentials_and_writes_all_inputs(run, mgb2, tmp_path):
+    code, out, _ = run("verify", mgb2, "--dry-run", "--tier", "standard", "--out", tmp_path / "run")
+    assert code == 0 and "q 4x4x3" in out and "caution" in out
+    plan = json.loads((tmp_path / "run" / "plan.json").read_text())
+    assert plan["irreducible_q"] == 8 and (tmp_path / "run" / "q008" / "ph.in").is_file()
+    assert not (tmp_path / "run" / "q009").exists()
+    assert plan["pseudopotentials"]["B"]["sha256"] == ""
+
+
+def test_with_pseudopotentials_their_copies_and_checksums_go_along(run, mgb2, tmp_path):
+    folder = folder_of(tmp_path / "pp", "Mg", "B")
+    code, out, _ = run("verify", mgb2, "--dry-run", "--pseudo", folder, "--out", tmp_path / "run", "--json")
+    (row,) = json.loads(out)
+    assert code == 0 and row["electrons"] == 16 and row["ecutwfc_Ry"] == 84 and row["irreducible_q"] > 1
+    copy = tmp_path / "run" / "pseudo" / "B.upf"
+    plan = json.loads((tmp_path / "run" / "plan.json").read_text())
+    assert plan["pseudopotentials"]["B"]["sha256"] == hashlib.sha256(copy.read_bytes()).hexdigest()
+
+
+def test_two_dry_runs_write_the_same_bytes(run, mgb2, tmp_path):
+    for name in ("a", "b"):
+        assert run("verify", mgb2, "--dry-run", "--out", tmp_path / name)[0] == 0
+    for file in (tmp_path / "a").rglob("*"):
+        if file.is_file():
+            assert file.read_bytes() == (tmp_path / "b" / file.relative_to(tmp_path / "a")).read_bytes()
+
+
+def test_missing_and_wrong_elements_are_refused_before_anything_is_written(run, mgb2, tmp_path):
+    folder = folder_of(tmp_path / "pp", "Mg")
+    code, _, err = run("verify", mgb2, "--dry-run", "--pseudo", folder, "--out", tmp_path / "run")
+    assert code == 1 and "missing-pseudopotential" in err and not list((tmp_path / "run").iterdir())
+    (folder / "B.upf").write_text(upf("Mg"))
+    code, _, err = run("verify", mgb2, "--dry-run", "--pseudo", folder)
+    assert code == 1 and "wrong-element" in err
+
+
+def test_several_crystals_get_folders_of_their_own(run, mgb2, tmp_path):
+    (tmp_path / "more").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "more" / f"{name}.cif").write_bytes(mgb2.read_bytes())
+    (tmp_path / "more" / "bad.cif").write_text("data_x\n_cell_length_a 1\n")
+    code, out, _ = run("verify", tmp_path / "more", "--dry-run", "--out", tmp_path / "run", "--json")
+    rows = json.loads(out)
+    assert code == 1 and sorted(r["status"] for r in rows) == ["ok", "ok", "refused"]
+    assert (tmp_path / "run" / "a" / "scf" / "scf.in").is_file() and (
+        tmp_path / "run" / "b" / "plan.json"
+    ).is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--dry-run", "--tier", "huge"], "unknown-tier"),
+        (["--dry-run", "--ecut", "0.1"], "bad-cutoff"),
+        (["--dry-run", "--pseudo", "nowhere"], "no-such-folder"),
+    ],
+)
+def test_refusals(run, mgb2, options, expected):
+    code, _, err = run("verify", mgb2, *options)
+    assert code in (1, 2) and expected in err and "Traceback" not in err
+
+
+def test_install_and_list(run, tmp_path):
+    content = packed("Al", "Mg")
+    (tmp_path / "q.tar.gz").write_bytes(content)
+    sha256 = hashlib.sha256(content).hexdigest()
+    code, out, err = run("pseudo", "install", "--archive", tmp_path / "q.tar.gz", "--sha256", sha256)
+    assert code == 0 and "licence" in err and "cite" in err and "2 pseudopotentials" in err
+    code, listed, _ = run("pseudo", "list")
+    assert code == 0 and listed.splitlines()[1].startswith("Al,3,PBEsol,scalar,NC") and out.strip()
+    assert run("pseudo", "install", "--archive", tmp_path / "q.tar.gz")[0] == 2
+    assert run("pseudo", "list", tmp_path / "nowhere")[0] == 2
+
+
+def test_installed_set_is_found_by_verify(run, mgb2, tmp_path):
+    content = packed("B", "Mg")
+    (tmp_path / "q.tar.gz").write_bytes(content)
+    run(
+        "pseudo",
+        "install",
+        "--archive",
+        tmp_path / "q.tar.gz",
+        "--sha256",
+        hashlib.sha256(content).hexdigest(),
+    )
+    code, out, _ = run("verify", mgb2, "--dry-run")
+    assert code == 0 and "no pseudopotentials given" not in out
