@@ -245,7 +245,7 @@ def describe(structure: Structure, symprec: float = 0.01, *, canonical: bool = T
     symprec : float
         Distance tolerance in A. Where the search fails it is tightened by 5, 25 and 1000.
     canonical : bool
-        Without it the first description found is returned, in about half the time.
+        Without it the first description found is returned, which is faster.
 
     Returns
     -------
@@ -392,7 +392,8 @@ def _polar_shifts(number: int, polar: NDArray[np.bool_], orbits: list[_Orbit]) -
             continue
         # Points of one orbit can lie at different heights (screw axes, glides, centring): each is tried.
         heights = np.mod((rotations @ x + translations)[:, polar], 1.0)
-        for height in np.unique(np.round(heights, 6), axis=0):
+        _, first = np.unique(np.round(heights, 6), axis=0, return_index=True)
+        for height in heights[first]:
             shift = np.zeros(3)
             shift[polar] = -height
             out.append([(a, k, y + shift) for a, k, y in orbits])
@@ -409,4 +410,5 @@ def _parameters(number: int, letter: int, x: Floats) -> tuple[float, ...]:
     # A value just below 1 is a rounded 0, and comparison must not see the difference.
     rounded = np.mod(np.round(u, _DIGITS), 1.0)
     row = u[np.lexsort(rounded.T[::-1])[0]]
-    return tuple(float(v) for v in np.where(row > 1.0 - 1e-9, 0.0, row))
+    # Sites are sorted by these numbers: a 0 that rounding left just below 1 must not go to the end.
+    return tuple(float(v) for v in np.where(row > 1.0 - 1e-6, 0.0, row))

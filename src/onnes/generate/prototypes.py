@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 #: Of the votes, in units of the distance between elements.
-TEMPERATURE = 0.15
+TEMPERATURE = 0.05
 #: More elements than this have too many assignments to try.
 MAX_ELEMENTS = 6
 _MAX_Z = 103
