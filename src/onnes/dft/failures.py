@@ -43,6 +43,7 @@ class Reason(StrEnum):
     NOTHING = "no-output"
     UNSTABLE = "imaginary-modes"
     INCONSISTENT = "inconsistent"
+    INSULATOR = "insulator"
 
 
 @dataclass(frozen=True)
