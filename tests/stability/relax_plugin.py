@@ -65,4 +65,4 @@ def environment(package):
 
 def call(package, *arguments):
     command = [sys.executable, "-m", "onnes.cli.main", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment(package))
+    return subprocess.run(command, capture_output=True, text=True, timeout=900, env=environment(package))
