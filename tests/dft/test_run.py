@@ -108,7 +108,7 @@ def test_a_cut_step_is_named_and_alone_done_again(desk, step, fault, reason):
     again = desk.run()
     assert again.status == "done"
     expected = [name for name in ALL if name not in done]
-    assert (desk.called == expected and desk.called[0] == step) or step in ("q001", "q002")
+    assert desk.called == expected and desk.called[0] == step
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 from pymatgen.core import Lattice, Structure
+from qe_fixtures import captured
 from test_pseudopotentials import packed
+from test_run import TIER, Desk
 from typer.testing import CliRunner
 from upf import folder_of, upf
 
 from onnes.cli.main import app
+from onnes.dft.matdyn_files import parse_a2f
 from onnes.errors import OnnesError
 
 
@@ -96,6 +101,8 @@ def test_several_crystals_get_folders_of_their_own(run, mgb2, tmp_path):
         (["--dry-run", "--tier", "huge"], "unknown-tier"),
         (["--dry-run", "--ecut", "0.1"], "bad-cutoff"),
         (["--dry-run", "--pseudo", "nowhere"], "no-such-folder"),
+        ([], "no-folder"),
+        (["--out", "run", "--qe", "."], "no-qe"),
     ],
 )
 def test_refusals(run, mgb2, options, expected):
@@ -128,3 +135,67 @@ def test_installed_set_is_found_by_verify(run, mgb2, tmp_path):
     )
     code, out, _ = run("verify", mgb2, "--dry-run")
     assert code == 0 and "no pseudopotentials given" not in out
+
+
+AL = Structure(Lattice.cubic(3.97), ["Al"] * 4, [[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]])
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """The quick tier with the grids of the captured run."""
+    from onnes.dft import tiers
+
+    monkeypatch.setitem(tiers.TIERS, tiers.TierName.QUICK, TIER)
+
+
+def test_run_with_fake_programs_to_the_curve(run, small, tmp_path):
+    desk = Desk(tmp_path)
+    AL.to(filename=str(tmp_path / "al.cif"))
+    arguments = [
+        "verify",
+        tmp_path / "al.cif",
+        "--qe",
+        desk.place,
+        "--pseudo",
+        tmp_path / "pp",
+        "--ecut",
+        "15",
+    ]
+    arguments += ["--out", tmp_path / "out", "--floor", "1"]
+    desk.fault(q002="kill")
+    code, _, err = run(*arguments)
+    assert code == 1 and "[killed]" in err
+    code, out, err = run(*arguments)
+    rows = out.strip().splitlines()
+    assert code == 0 and len(rows) == 11 and "q001: done before" not in err
+    assert float(rows[5].split(",")[1]) == pytest.approx(0.5507, rel=0.01)  # a2F.dos5 of the captured run
+    assert (tmp_path / "out" / "lambda.csv").read_text() == out
+    desk.fault(dense="insulator")
+    arguments[arguments.index(tmp_path / "out")] = tmp_path / "other"
+    code, _, err = run(*arguments)
+    assert code == 0 and "insulator: a gap of 0.62 eV" in err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    shutil.which("ph.x") is None or not Path("/usr/share/espresso/pseudo/Al.pz-vbc.UPF").is_file(),
+    reason="Quantum ESPRESSO with the pseudopotentials of Debian is not installed",
+)
+def test_aluminium_with_quantum_espresso_itself(run, small, tmp_path):
+    (tmp_path / "pp").mkdir()
+    shutil.copyfile("/usr/share/espresso/pseudo/Al.pz-vbc.UPF", tmp_path / "pp" / "Al.UPF")
+    AL.to(filename=str(tmp_path / "al.cif"))
+    arguments = ["verify", tmp_path / "al.cif", "--pseudo", tmp_path / "pp", "--ecut", "15"]
+    arguments += ["--out", tmp_path / "out", "--floor", "1"]
+    code, out, err = run(*arguments)
+    assert code == 0, err
+    rows = [line.split(",") for line in out.strip().splitlines()[1:]]
+    wanted = [parse_a2f(captured(f"al_222/bands/a2F.dos{s}")).lam for s in range(1, 11)]
+    # The captured run took the unrelaxed cell, so its lambda differs by what 1 % of length does.
+    assert [float(r[1]) for r in rows] == pytest.approx(wanted, rel=0.15)
+    assert not list((tmp_path / "out").rglob("tmp"))
+    # A q taken away is done again, with the scf it needs, and gives the same.
+    shutil.rmtree(tmp_path / "out" / "q002")
+    code, again, _ = run(*arguments)
+    lam = [float(line.split(",")[1]) for line in again.strip().splitlines()[1:]]
+    assert code == 0 and lam == pytest.approx([float(r[1]) for r in rows], rel=1e-3)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from onnes.crystal.read import Crystal
     from onnes.dft.estimate import Estimate
     from onnes.dft.plan import Plan
+    from onnes.dft.programs import Programs
     from onnes.dft.pseudopotentials import Pseudopotential
 
 
@@ -22,26 +23,34 @@ def verify(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Write inputs and estimate; needs no QE.")
     ] = False,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder of the run.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of the run; needed to run.")] = None,
     pseudo: Annotated[Path | None, typer.Option(help="Folder of UPF files.")] = None,
     ecut: Annotated[float | None, typer.Option(help="Wave-function cut-off in Ry.")] = None,
     relax: Annotated[bool, typer.Option(help="Relax the cell first.")] = True,
-    cores: Annotated[int, typer.Option(min=1, help="Cores the wall time is estimated for.")] = 2,
+    cores: Annotated[int, typer.Option(min=1, help="q-points side by side, MPI processes of pw.x.")] = 1,
+    qe: Annotated[Path | None, typer.Option(help="Folder of pw.x, ph.x, q2r.x, matdyn.x.")] = None,
+    floor: Annotated[float, typer.Option(min=0.0, help="Free disk that is never used, MB.")] = 500.0,
+    mu_star: Annotated[float, typer.Option(help="Coulomb pseudopotential of Tc.")] = 0.10,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Plan an electron-phonon run with Quantum ESPRESSO: inputs, irreducible q, cost (running is not built yet)."""
+    """Electron-phonon coupling with Quantum ESPRESSO; the same command goes on where a run was cut.
+
+    Gives lambda, omega_log and Tc at every broadening and says whether the crystal is stable or an insulator. It does
+    not pick a broadening: see whether the curve levels off.
+    """
     from onnes.crystal.read import Refused
+    from onnes.dft.programs import find_programs
     from onnes.dft.tiers import tier_named
-    from onnes.errors import OnnesError, SettingsError
+    from onnes.errors import InputError, OnnesError, SettingsError
 
     chosen = tier_named(tier)
-    if not dry_run:
-        raise SettingsError(
-            "not-built",
-            "running Quantum ESPRESSO is not built yet; --dry-run writes every input and the estimate",
-        )
     if ecut is not None and not 1.0 <= ecut <= 1000.0:
         raise SettingsError("bad-cutoff", f"--ecut {ecut:g} Ry; use 1 to 1000")
+    if not dry_run and out is None:
+        raise InputError(
+            "no-folder", "give --out, the folder of the run (or --dry-run for the estimate alone)"
+        )
+    programs = None if dry_run else find_programs(qe, cores)
     if out is not None:
         probe_folder(out)
     rows: list[dict[str, Any]] = []
@@ -53,6 +62,11 @@ def verify(
             continue
         try:
             plan, cost, files = _planned(item, chosen, pseudo, ecut, relax)
+            if programs is not None and files is None:
+                raise InputError(
+                    "missing-pseudopotential",
+                    "no pseudopotentials: `onnes pseudo install`, or give --pseudo FOLDER",
+                )
         except OnnesError as error:
             typer.echo(f"onnes: {item.id}: {error}", err=True)
             rows.append({"id": item.id, "status": "refused", "reason": error.code})
@@ -60,16 +74,56 @@ def verify(
         folder = None
         if out is not None:
             folder = out if len(crystals) == 1 else out / free_name(item.id, taken)
+        if dry_run and folder is not None:
             plan.write(folder, files)
-        rows.append(_row(item, plan, cost, cores, folder))
-        if not as_json:
-            typer.echo(_table(item, plan, cost, cores))
+        row = _row(item, plan, cost, cores, folder)
+        typer.echo(_table(item, plan, cost, cores), err=not dry_run or as_json)
+        if programs is not None and folder is not None and files is not None:
+            row |= _executed(plan, folder, programs, files, cores, floor, mu_star, as_json)
+        rows.append(row)
     if as_json:
         import json
 
         typer.echo(json.dumps(rows, indent=2))
-    if any(row["status"] != "ok" for row in rows) or not rows:
+    if any(row["status"] not in ("ok", "insulator", "unstable") for row in rows) or not rows:
         raise typer.Exit(1)
+
+
+def _executed(
+    plan: Plan,
+    folder: Path,
+    programs: Programs,
+    files: dict[str, Pseudopotential],
+    cores: int,
+    floor_MB: float,
+    mu_star: float,
+    as_json: bool,
+) -> dict[str, Any]:
+    """Run, and read what came out."""
+    from onnes.dft.results import read_results, write_results
+    from onnes.dft.run import Runner
+
+    def report(line: str) -> None:
+        typer.echo(f"onnes: {line}", err=True)
+
+    runner = Runner(folder, programs, files, workers=cores, floor_MB=floor_MB, report=report)
+    state = runner.run(plan)
+    if state.status != "done":
+        typer.echo(f"onnes: {state.status}: {state.detail} [{state.reason}]", err=True)
+        return {"status": state.status, "reason": state.reason, "detail": state.detail}
+    results = read_results(state.plan, folder, mu_star)
+    write_results(results, folder)
+    if not as_json:
+        typer.echo(results.csv().rstrip("\n"))
+    if results.unstable is not None:
+        typer.echo(f"onnes: unstable: {results.unstable}", err=True)
+        return {
+            "status": "unstable",
+            "reason": str(results.unstable.reason),
+            "detail": results.unstable.detail,
+        }
+    curve = [{"sigma_Ry": r.sigma_Ry, "lambda": r.lam, "tc_K": r.tc_K} for r in results.rows]
+    return {"status": "ok", "reason": "", "mu_star": mu_star, "curve": curve}
 
 
 def _planned(
