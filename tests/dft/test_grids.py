@@ -187,3 +187,34 @@ def test_little_group_of_gamma_is_the_point_group_with_time_reversal():
     assert len(little_group(np.zeros(3), rotations)) == 24
     polar = Structure(Lattice.tetragonal(3, 4), ["Ti", "O"], [[0, 0, 0], [0.5, 0.5, 0.4]])
     assert len(little_group(np.zeros(3), point_rotations(polar))) == 16
+
+
+FOUR = [[0, 0.1, 0.25], [0, 0.9, 0.75], [0.5, 0.6, 0.25], [0.5, 0.4, 0.75]]
+HEX, TRICLINIC = Lattice.hexagonal, Lattice.from_parameters(3.1, 4.3, 4.9, 83, 97, 104)
+#: Counted by pw.x and ph.x 6.7 at these cells (Al on every site) and equal k and q grids: operations, grid, points.
+COUNTED = {
+    "hcp": (Structure(HEX(2.86, 4.7), ["Al"] * 2, [[1 / 3, 2 / 3, 0.25], [2 / 3, 1 / 3, 0.75]]), 24, (4, 4, 2), 8),
+    "polar": (Structure(HEX(3.1, 5.0), ["Al"] * 2, [[1 / 3, 2 / 3, 0], [2 / 3, 1 / 3, 0.42]]), 12, (4, 4, 2), 8),
+    "bct": (standardise(Structure(Lattice.tetragonal(3.2, 6.5), ["Al"] * 2, [[0] * 3, [0.5] * 3])), 16, (4, 4, 4), 13),
+    "rhombohedral": (
+        Structure(Lattice.rhombohedral(4.7, 57.0), ["Al"] * 2, [[0.23] * 3, [0.77] * 3]),
+        12, (3, 3, 3), 6,
+    ),
+    "bcc": (standardise(Structure(Lattice.cubic(3.2), ["Al"] * 2, [[0] * 3, [0.5] * 3])), 48, (4, 4, 4), 8),
+    "triclinic": (
+        Structure(TRICLINIC, ["Al"] * 2, [[0.1, 0.2, 0.3], [0.52, 0.71, 0.87]]),
+        2, (4, 3, 2), 14,
+    ),
+    "base centred": (
+        standardise(Structure(Lattice.orthorhombic(2.8, 5.9, 4.9), ["Al"] * 4, FOUR)),
+        8, (4, 4, 2), 14,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_counts_of_quantum_espresso_in_every_kind_of_lattice(name):
+    structure, operations, grid, points = COUNTED[name]
+    rotations = point_rotations(structure)
+    assert (len(rotations), len(irreducible(grid, rotations)[0])) == (operations, points)
+    assert make_grids(structure, 9, 9, dense_factor=1).q == grid
