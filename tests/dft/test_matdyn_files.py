@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from qe_fixtures import FIXTURES, captured, few
 
+from onnes.dft.dyn_file import parse_dyn
 from onnes.dft.failures import Reason
 from onnes.dft.matdyn_files import (
     parse_a2f,
@@ -26,6 +27,7 @@ from onnes.dft.scratch import (
     parse_scf_record,
     wave_function_bytes,
 )
+from onnes.errors import InputError
 from onnes.theory.lambda_table import read_lambda_table
 from onnes.theory.readers import read_a2f
 
@@ -201,3 +203,11 @@ def test_files_of_another_q(tmp_path):
     shutil.copytree(FIXTURES / "al_222" / "q002", tmp_path / "q")
     (tmp_path / "q" / "onnes.dyn3").write_text(captured("al_222/q002/onnes.dyn2"))
     assert check_q(tmp_path / "q", "onnes", 3, 10).reason is Reason.INCONSISTENT
+
+
+def test_programs_print_a_lambda_or_nan_where_there_is_none():
+    with pytest.raises(InputError, match="not-finite"):  # lambda.x after an acoustic mode at -2 cm-1
+        read_lambda_table(FIXTURES / "al_pbesol" / "lambda.NaN.out")
+    # matdyn.x on real imaginary modes: finite numbers, so the dyn files must decide.
+    assert all(0.3 < row.lam < 1.1 for row in read_lambda_table(FIXTURES / "sc_al" / "lambda"))
+    assert parse_dyn(captured("sc_al/al.dyn3")).imaginary() is not None
