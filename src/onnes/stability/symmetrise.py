@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 LADDER_A = (0.01, 0.03, 0.06, 0.1, 0.15, 0.2, 0.3)
 COST_EV_ATOM = 1e-3
 #: A tolerance above this part of the shortest distance would merge atoms.
-OF_SHORTEST = 0.15
+OF_SHORTEST = 0.2
 
 
 @dataclass(frozen=True)
