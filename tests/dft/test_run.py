@@ -208,6 +208,15 @@ def test_full_disk_before_and_during_a_step(desk, monkeypatch):
     assert desk.run().status == "done" and desk.called[0] == "q001"
 
 
+def test_full_disk_is_named_where_only_short_files_show_it(desk, monkeypatch):
+    desk.fault(scf="empty files")
+    monkeypatch.setattr(run_module, "free_MB", lambda folder: 0.2)
+    state = desk.run(floor_MB=0.0)
+    assert state.reason == "disk-full" and "wfc1.dat has 0 of" in state.detail
+    monkeypatch.undo()
+    assert desk.run().status == "done" and desk.called[0] == "scf"
+
+
 def test_other_settings_redo_what_depends_on_them(desk):
     desk.run()
     assert desk.run(tier=dataclasses.replace(TIER, ph_threshold=1e-13)).status == "done"

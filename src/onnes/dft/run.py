@@ -31,6 +31,9 @@ from onnes.dft.step_checks import DENSE_RECORD, check_step, read_output, text_of
 from onnes.errors import DataError
 
 Report = Callable[[str], None]
+#: A disk with less free than this is full, MB.
+FULL_MB = 1.0
+_SHORT_FILES = (Reason.FILE, Reason.TRUNCATED, Reason.NOTHING)
 
 
 @dataclass
@@ -246,6 +249,8 @@ class Runner:
             look_s=self.look_s,
         )
         failure = ended or check_step(plan, step, self.folder, exit_code=code)
+        if failure is not None and failure.reason in _SHORT_FILES and free_MB(self.folder) < FULL_MB:
+            failure = Failure(Reason.DISK_FULL, f"the disk is full: {failure.detail}")
         if failure is None:
             if step.name == "dense":
                 # The scf of the coarse grid is going to write its own record in the same place.
