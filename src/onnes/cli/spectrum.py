@@ -31,7 +31,7 @@ Phonons = Annotated[
     str,
     typer.Option(
         "--phonons",
-        help="none (structure only) or coarse (with the atoms' vibrations, from the shipped potential).",
+        help="none (structure only), coarse or fine (with the atoms' vibrations, from the shipped potential).",
     ),
 ]
 Dos = Annotated[
