@@ -217,6 +217,18 @@ def test_full_disk_is_named_where_only_short_files_show_it(desk, monkeypatch):
     assert desk.run().status == "done" and desk.called[0] == "scf"
 
 
+@pytest.mark.parametrize(("function", "step"), [("copyfile", "dense"), ("copytree", "q001")])
+def test_disk_that_is_full_for_the_driver_itself(desk, monkeypatch, function, step):
+    def full(*args, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(f"onnes.dft.run.shutil.{function}", full)
+    state = desk.run()
+    assert state.reason == "disk-full" and "No space left" in state.detail and step in state.detail
+    monkeypatch.undo()
+    assert desk.run().status == "done" and desk.called[0] == step
+
+
 def test_other_settings_redo_what_depends_on_them(desk):
     desk.run()
     assert desk.run(tier=dataclasses.replace(TIER, ph_threshold=1e-13)).status == "done"

@@ -129,7 +129,9 @@ class Runner:
                 self.steps,
                 final,
             )
-            _write_state(self.folder, state)
+            # The state is returned as well; a disk that is full may not hold it.
+            with suppress(DataError):
+                _write_state(self.folder, state)
             return state
 
     def _all(self, plan: Plan) -> tuple[Failure | None, Plan]:
@@ -201,21 +203,27 @@ class Runner:
 
     def _spectra(self, plan: Plan) -> Failure | None:
         """Gather the q and do the three steps that need all of them."""
-        place = self.folder / "bands"
         if not self._is_done(plan, _named(plan, "q2r")):
-            shutil.rmtree(place / "elph_dir", ignore_errors=True)
-            (place / "elph_dir").mkdir(parents=True)
-            for n, step in enumerate((s for s in plan.steps if s.program is Program.PH), start=1):
-                source = self.folder / step.folder
-                for name in (f"{PREFIX}.dyn0", f"{PREFIX}.dyn{n}"):
-                    shutil.copyfile(source / name, place / name)
-                for file in (source / "elph_dir").glob(f"*.{n}"):
-                    shutil.copyfile(file, place / "elph_dir" / file.name)
+            try:
+                self._gather(plan, self.folder / "bands")
+            except OSError as error:
+                return Failure(Reason.DISK_FULL, f"gathering the q-points: {error.strerror or error}")
         for name in ("q2r", "bands", "a2f"):
             failure = self._step(plan, _named(plan, name))
             if failure is not None:
                 return failure
         return None
+
+    def _gather(self, plan: Plan, place: Path) -> None:
+        """Copy the files of every q into one folder, which nothing else is in."""
+        shutil.rmtree(place / "elph_dir", ignore_errors=True)
+        (place / "elph_dir").mkdir(parents=True)
+        for n, step in enumerate((s for s in plan.steps if s.program is Program.PH), start=1):
+            source = self.folder / step.folder
+            for name in (f"{PREFIX}.dyn0", f"{PREFIX}.dyn{n}"):
+                shutil.copyfile(source / name, place / name)
+            for file in (source / "elph_dir").glob(f"*.{n}"):
+                shutil.copyfile(file, place / "elph_dir" / file.name)
 
     def _step(self, plan: Plan, step: Step) -> Failure | None:
         """Do one step unless it is done."""
@@ -238,29 +246,34 @@ class Runner:
             )
         try:
             self._prepare(step, place)
+            code, ended = execute(
+                self.programs.command(step),
+                place,
+                place / step.output_name,
+                floor_MB=self.floor_MB,
+                stopped=self._stop.is_set,
+                look_s=self.look_s,
+            )
+            failure = ended or check_step(plan, step, self.folder, exit_code=code)
+            if failure is None:
+                self._record(plan, step, place)
         except OSError as error:
             return Failure(Reason.DISK_FULL, f"{step.name}: {error.strerror or error}")
-        code, ended = execute(
-            self.programs.command(step),
-            place,
-            place / step.output_name,
-            floor_MB=self.floor_MB,
-            stopped=self._stop.is_set,
-            look_s=self.look_s,
-        )
-        failure = ended or check_step(plan, step, self.folder, exit_code=code)
+        except DataError as error:
+            return Failure(Reason.DISK_FULL, f"{step.name}: {error.message}")
         if failure is not None and failure.reason in _SHORT_FILES and free_MB(self.folder) < FULL_MB:
-            failure = Failure(Reason.DISK_FULL, f"the disk is full: {failure.detail}")
-        if failure is None:
-            if step.name == "dense":
-                # The scf of the coarse grid is going to write its own record in the same place.
-                shutil.copyfile(
-                    place / "tmp" / f"{PREFIX}.save" / "data-file-schema.xml", place / DENSE_RECORD
-                )
-            record = {"sha256": plan.hashes()[step.name], "step": step.name, "version": _version(place, step)}
-            with atomic_text(place / f"{step.name}.done.json") as stream:
-                stream.write(json.dumps(record, sort_keys=True) + "\n")
+            return Failure(Reason.DISK_FULL, f"the disk is full: {failure.detail}")
         return failure
+
+    def _record(self, plan: Plan, step: Step, place: Path) -> None:
+        """Leave the record of a finished step, the last thing it writes."""
+        if step.name == "dense":
+            # The scf of the coarse grid is going to write its own record in the same place.
+            source = place / "tmp" / f"{PREFIX}.save" / "data-file-schema.xml"
+            shutil.copyfile(source, place / DENSE_RECORD)
+        record = {"sha256": plan.hashes()[step.name], "step": step.name, "version": _version(place, step)}
+        with atomic_text(place / f"{step.name}.done.json") as stream:
+            stream.write(json.dumps(record, sort_keys=True) + "\n")
 
     def _prepare(self, step: Step, place: Path) -> None:
         """Take away everything an earlier attempt left, so that nothing of it can be taken for new."""
