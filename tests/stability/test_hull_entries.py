@@ -150,3 +150,23 @@ def test_missing_and_doubled(tmp_path):
     (tmp_path / "b.csv").write_bytes(b"\xff\xfe\x00\x80")
     with pytest.raises(DataError, match="cannot be read"):
         read_entries(tmp_path / "b.csv")
+
+
+@pytest.mark.parametrize("name", ["e.csv.gz", "e.json.gz"])
+def test_a_damaged_archive_is_one_line(tmp_path, name):
+    packed = bytearray(gzip.compress(CSV.encode() * 50, mtime=0))
+    packed[10:20] = b"\xff" * 10  # a block type that does not exist: zlib's own error, no OSError
+    (tmp_path / name).write_bytes(packed)
+    with pytest.raises(DataError) as error:
+        read_entries(tmp_path / name)
+    assert error.value.code == "bad-entries" and "cannot be read" in error.value.message
+
+
+@pytest.mark.parametrize(
+    ("text", "line"), [("formula,energy_eV_atom\nMg,-1\n{},-1\n", "line 3"), ("formula,{}\n", "line 1")]
+)
+def test_an_endless_cell_is_one_line(tmp_path, text, line):
+    path = written(tmp_path / "e.csv", text.format("M" * 140_000))
+    with pytest.raises(DataError) as error:
+        read_entries(path)
+    assert error.value.code == "bad-entries" and line in error.value.message

@@ -12,6 +12,7 @@ import gzip
 import hashlib
 import json
 import math
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -226,16 +227,19 @@ def _text(path: Path) -> str:
         return (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8-sig")
     except FileNotFoundError:
         raise InputError("missing-path", f"{path} does not exist") from None
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise DataError("bad-entries", f"{path} cannot be read: {error}") from None
 
 
 def _rows(text: str, path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     reader = csv.DictReader(text.splitlines())
-    missing = [c for c in columns if c not in (reader.fieldnames or [])]
+    try:
+        names, rows = reader.fieldnames or [], list(reader)
+    except csv.Error as error:  # a cell beyond the module's limit
+        raise DataError("bad-entries", f"{path}, line {reader.line_num + 1}: {error}") from None
+    missing = [c for c in columns if c not in names]
     if missing:
         raise DataError("bad-entries", f"{path} has no column {missing[0]}; wanted: {', '.join(columns)}")
-    rows = list(reader)
     if not rows:
         raise DataError("bad-entries", f"{path} holds no row")
     return rows
