@@ -119,8 +119,10 @@ class Plan:
         written = []
         for step in self.steps:
             file = place / step.folder / step.input_name
-            with atomic_text(file) as stream:
-                stream.write(step.text)
+            # What is there already is left alone: going on must not need a disk with room for it twice.
+            if not file.is_file() or file.read_bytes() != step.text.encode():
+                with atomic_text(file) as stream:
+                    stream.write(step.text)
             written.append(file)
         for pseudo in (pseudos or {}).values():
             copy = place / "pseudo" / pseudo.path.name

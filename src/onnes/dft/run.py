@@ -233,6 +233,9 @@ class Runner:
             return None
         began = time.monotonic()
         failure = self._do(plan, step)
+        if failure is not None and failure.reason is Reason.DISK_FULL and step.name in ("relax", "dense"):
+            # Worth nothing, and the next attempt needs the room.
+            shutil.rmtree(self.folder / step.folder / "tmp", ignore_errors=True)
         seconds = time.monotonic() - began
         self.steps.append(StepState(step.name, "done" if failure is None else "failed", failure, seconds))
         self.report(f"{step.name}: {'done' if failure is None else failure} ({seconds:.0f} s)")
