@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from onnes.theory.phonon_dos import SiteSpectra
     from onnes.theory.spectral import Spectrum
 
-#: Where the atoms' vibrational spectra come from, and the variant of the network that reads them.
-PHONONS = {"none": "cso", "coarse": "cpd", "fine": "fpd"}
 #: Share of imaginary modes above which a crystal is dynamically unstable.
 UNSTABLE = 0.01
 #: Crystals whose features are evaluated together.
@@ -103,11 +101,13 @@ def predict_spectra(
     ModelError
         ``no-model``, ``wrong-model``, ``no-variant``, ``damaged-model``.
     """
-    if phonons not in PHONONS:
+    from onnes.learn.spectrum import BY_PHONONS
+
+    if phonons not in BY_PHONONS:
         raise SettingsError(
-            "unknown-phonons", f"phonons {phonons!r} unknown; use one of {', '.join(PHONONS)}"
+            "unknown-phonons", f"phonons {phonons!r} unknown; use one of {', '.join(BY_PHONONS)}"
         )
-    variant = "cpd" if sites is not None else PHONONS[phonons]
+    variant = "cpd" if sites is not None else BY_PHONONS[phonons]
     loaded = ensemble(variant, None if model is None else str(model))
     source = loaded.convention(source)
     stream = iter(items)

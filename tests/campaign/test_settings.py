@@ -43,6 +43,7 @@ def test_paths_are_meant_relative_to_the_file(tmp_path):
         ("[predict]\nmin_tc_K = nan\n", "bad-setting"),
         ('[predict]\nformula = "magic"\n', "unknown-formula"),
         ('[relax]\npotential = "magic"\n', "unknown-potential"),
+        ('[relax]\npotential = "7net-mf-0-r2scan"\n', "no-hull-table"),
         ("[check]\nmin_packing = 3\n", "bad-setting"),
         ('[chemistry]\nexclude = ["Xx"]\n', "unknown-element"),
         ("[chemistry]\nmin_abundance_ppm = -1\n", "bad-setting"),

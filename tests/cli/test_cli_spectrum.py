@@ -65,6 +65,17 @@ def test_a_crystal_whose_files_cannot_be_written_fails_alone(tmp_path):
     assert rows["Nb"]["status"] == "ok" and (tmp_path / "out" / "Nb.csv").is_file()
 
 
+def test_rows_after_a_refused_crystal_keep_their_formula_of_tc(tmp_path):
+    h2 = Structure(Lattice.cubic(2.8), ["H", "H"], [[0, 0, 0], [0.27, 0, 0]])
+    crystals = [as_crystal(h2, id="a"), as_crystal(NB, id="b")]
+    for k, item in enumerate(crystals):
+        item.structure.to(str(tmp_path / f"{k}.cif"))
+    result = run("spectrum", "0.cif", "1.cif", "--no-eliashberg", "--out", "out", cwd=tmp_path)
+    rows = list(csv.DictReader(result.stdout.splitlines()))
+    assert [r["status"] for r in rows] == ["refused", "ok"]
+    assert {r["tc_formula"] for r in rows} == {"allen-dynes"}
+
+
 def test_case_17_vibrations_beyond_the_grid_are_refused(folder):
     _, result = folder
     row = {r["id"]: r for r in csv.DictReader(result.stdout.splitlines())}["solid H2"]

@@ -20,14 +20,12 @@ from onnes.learn.domain import coverage_of
 from onnes.learn.epc import SOURCES
 from onnes.learn.fold_of import KEY, fold_table
 from onnes.learn.spectrum_calibrate import band, intervals
+from onnes.learn.spectrum_data import FEATURES
 from onnes.learn.store import Checkpoint
 from onnes.nets.spectrum import GRIDS
 
 FORMULA = "allen-dynes"
-POTENTIALS = [
-    {"potential": "7net-0", "layers": [f"{k}_equivariant_gate" for k in (1, 2, 4)]},
-    {"potential": "7net-l3i5", "layers": [f"{k}_equivariant_gate" for k in (1, 2, 3, 4)]},
-]
+POTENTIALS = [{"potential": name, "layers": list(layers)} for name, layers in FEATURES.items()]
 
 
 def variant(name: str, work: Path, data, grid, tensors: dict) -> tuple[dict, dict]:

@@ -169,10 +169,17 @@ class Settings(_Part):
         )
 
     def _check(self) -> None:
+        from onnes.stability.hull import METHOD
         from onnes.stability.potentials import potential
         from onnes.theory.tc import formula_named
 
         potential(self.relax.potential)
+        if self.relax.potential != METHOD:
+            raise SettingsError(
+                "no-hull-table",
+                f"relax.potential: the hull holds energies of {METHOD}; those of {self.relax.potential} cannot be "
+                "compared with it",
+            )
         formula_named(self.predict.formula)
         chemistry_of(self.chemistry.model_dump())
         if self.check.min_packing >= self.check.max_packing:

@@ -100,8 +100,8 @@ def spectrum(
                 typer.echo(f"onnes: {error}", err=True)
         elif found.formula:
             # What was no crystal at all has been said when it was read.
-            name = "" if found.message.startswith(found.id) else f"{found.id}: "
-            typer.echo(f"onnes: {name}{found.message} [{found.reason}]", err=True)
+            who = "" if found.message.startswith(found.id) else f"{found.id}: "
+            typer.echo(f"onnes: {who}{found.message} [{found.reason}]", err=True)
         rows.append(row)
         _save(rows, out / "spectra.csv")
     typer.echo(_json(rows) if as_json else _csv(rows).rstrip("\n"))

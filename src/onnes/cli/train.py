@@ -18,6 +18,7 @@ OWN = {
     "unit": None,
     "regime": "modern",
 }
+NAMES = {"unit": "curve-unit"}
 
 
 def train(
@@ -57,7 +58,7 @@ def train(
     if task == SPECTRUM:
         _spectrum(data, out, model, epochs, batch, seed, validation, own, resume=resume)
         return
-    changed = [f"--{name}" for name, value in own.items() if value != OWN[name]]
+    changed = [f"--{NAMES.get(name, name)}" for name, value in own.items() if value != OWN[name]]
     if changed:
         from onnes.errors import SettingsError
 
@@ -130,6 +131,10 @@ def _spectrum(
     settings = TrainSettings(
         model or "spectrum", own["members"], own["phonons"], epochs, own["regime"], batch, seed
     )
+    if own["member"] >= 0 and own["workers"] > 1:
+        raise SettingsError("bad-setting", "--member trains one; --workers is for all of them")
+    if own["unit"] and own["curves"] is None:
+        raise SettingsError("bad-setting", "--curve-unit goes with --curves")
     if not -1 <= own["member"] < settings.members:
         raise SettingsError(
             "bad-setting", f"--member {own['member']}; members are 0 to {settings.members - 1}"
@@ -175,18 +180,30 @@ def _vibrations(phonons: str) -> Any:
 
 def _side_by_side(members: int, workers: int) -> None:
     """Train members in processes of this very command; what one leaves undone is done afterwards."""
+    import os
     import subprocess
     import sys
     import time
 
+    from onnes.learn.spectrum_train import PARENT
+
+    # A member stops by itself when this process is gone.
+    env = {**os.environ, PARENT: str(os.getpid())}
     command = [sys.executable, "-m", "onnes.cli.main", *sys.argv[1:]]
     waiting = list(range(members))
     running: list[subprocess.Popen[bytes]] = []
     try:
         while waiting or running:
+            for p in running:
+                if p.poll():
+                    typer.echo(
+                        f"onnes: a member's process ended with {p.returncode}; it is gone on with", err=True
+                    )
             running = [p for p in running if p.poll() is None]
             while waiting and len(running) < workers:
-                running.append(subprocess.Popen([*command, "--member", str(waiting.pop(0))]))
+                running.append(
+                    subprocess.Popen([*command, "--workers", "1", "--member", str(waiting.pop(0))], env=env)
+                )
             time.sleep(0.2)
     finally:
         for p in running:

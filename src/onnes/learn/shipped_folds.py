@@ -178,11 +178,13 @@ def spectrum_out_of_fold(
             values = ensemble.grid.values(shares, np.exp(log))
             rows_of = np.array(place[source])
             for chosen, part in _parts(values, fold[rows_of], table):
-                found = ensemble.of_values(part, source, mu_star=mu_star, formula=formula).moments
-                here = rows_of[chosen]
-                value[here] = getattr(found, _FIELDS[column])
+                curves = ensemble.of_values(part, source, mu_star=mu_star, formula=formula)
+                # What `onnes spectrum` would refuse is no prediction here either.
+                good = [k for k in range(len(chosen)) if ensemble.beyond(curves, k, "") is None]
+                here, found = rows_of[chosen][good], curves.moments
+                value[here] = getattr(found, _FIELDS[column])[good]
                 if column == "tc_K":
-                    low[here], high[here] = found.tc_low_K, found.tc_high_K
+                    low[here], high[here] = found.tc_low_K[good], found.tc_high_K[good]
     return value, low, high, _marks(fold), _notes(fold, table, ensemble.members)
 
 

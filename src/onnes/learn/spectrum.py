@@ -39,6 +39,8 @@ FloatArray = NDArray[np.float64]
 
 #: Variants of the network: crystal structure only; with coarse; with fine vibrational spectra of the atoms.
 VARIANTS = ("cso", "cpd", "fpd")
+#: The variant that reads vibrational spectra of a quality.
+BY_PHONONS = dict(zip(("none", "coarse", "fine"), VARIANTS, strict=True))
 #: Share of lambda in the last points of the grid beyond which a curve has left it.
 AT_THE_END, LAST_POINTS = 0.02, 2
 #: Bonds in a metal are softer than Badger's rule for molecules says; beyond this times the grid's end they are not.
@@ -127,7 +129,11 @@ class SpectrumEnsemble:
             )
         self.checkpoint = Checkpoint.load(path or pretrained("spectrum.safetensors"), "spectrum")
         if variant not in self.checkpoint.settings.get("variants", {}):
-            raise ModelError("no-variant", f"the checkpoint holds no {variant} networks")
+            held = ", ".join(self.checkpoint.settings.get("variants", {})) or "none"
+            raise ModelError(
+                "no-variant",
+                f"the checkpoint holds no {variant} networks (none: cso, coarse: cpd, fine: fpd); it holds {held}",
+            )
         self.variant = variant
         #: Conventions of labels it can answer in; the first is the usual one.
         self.sources: tuple[str, ...] = tuple(self.checkpoint.settings.get("sources", SOURCES))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnes.data.files import atomic_write
+from onnes.data.files import atomic_text, atomic_write
 from onnes.data.records import Record
 from onnes.errors import DataError, InputError, OnnesError, PhysicsError
 from onnes.graph.crystal_graph import graph_of
@@ -38,6 +38,8 @@ MEV = TO_KELVIN["meV"]
 #: Couplings and frequencies below these are no superconductors and noise in their logarithms.
 LEAST_LAMBDA, LEAST_LOG_K = 0.02, 5.0
 CHUNK = 16
+#: Files beside curves that hold none.
+NO_CURVES = (".png", ".svg", ".pdf", ".json", ".md")
 NAN = float("nan")
 
 
@@ -53,22 +55,17 @@ class Prepared:
     volumes : ndarray, shape (n,)
         Per atom, cubic angstrom.
     refused : dict of str to str
-        Why records were left out, by id.
+        Why records were left out, by id; curve files without a record by name.
+    digest : str
+        Hash of crystals, labels and which inputs are read. Not of the inputs' values: the last bits of a potential's
+        features depend on the machine and on what was computed together.
     """
 
     data: SpectrumData
     sources: list[str]
     volumes: NDArray[np.float64]
     refused: dict[str, str]
-
-    @property
-    def digest(self) -> str:
-        """Hash of crystals, labels and inputs of the atoms."""
-        digest = hashlib.sha256("\n".join([*self.sources, *self.data.ids]).encode())
-        d = self.data
-        for array in (d.source, d.moments, d.shares, d.modes, *(d.features or ()), *(d.phonons or ())):
-            digest.update(np.ascontiguousarray(array).tobytes())
-        return digest.hexdigest()[:16]
+    digest: str
 
 
 def curve_files(folder: Path | None) -> dict[str, list[Path]]:
@@ -84,7 +81,7 @@ def curve_files(folder: Path | None) -> dict[str, list[Path]]:
         return out
     if not folder.is_dir():
         raise InputError("not-found", f"no folder of curves at {folder}")
-    for path in sorted(p for p in folder.iterdir() if p.is_file()):
+    for path in sorted(p for p in folder.iterdir() if p.is_file() and p.suffix.lower() not in NO_CURVES):
         for name in {path.name, path.stem}:
             out.setdefault(name, []).append(path)
     return out
@@ -123,12 +120,12 @@ def labels_of(
     Raises
     ------
     PhysicsError
-        ``beyond-grid``, ``no-coupling``.
+        ``beyond-grid``, ``no-coupling``, ``negative-label``.
     """
     grid = GRIDS[settings.grid]()
     if curve is not None:
         log = np.log(curve.omega_log_meV)
-        moments = np.array([np.log(curve.lam), log, np.log(curve.omega_2_meV) - log])
+        moments = np.array([np.log(max(curve.lam, LEAST_LAMBDA)), log, np.log(curve.omega_2_meV) - log])
         if settings.grid == "linear":
             parts = grid.smoothed(curve) * grid.coupling
             return moments, parts / parts.sum()
@@ -138,7 +135,7 @@ def labels_of(
         return None
     if not (lam >= 0.0 and log_K >= 0.0):
         raise PhysicsError(
-            "negative-label", f"{record.id}: lambda {lam} and omega_log {log_K} K must be positive"
+            "negative-label", f"{record.id}: lambda {lam} and omega_log {log_K} K must not be negative"
         )
     second = record.labels.get("omega_2_K")
     ratio = np.log(second / log_K) if second and log_K > 0.0 else NAN
@@ -212,7 +209,16 @@ def prepare(
         [sites[r.id] for r, *_ in kept] if settings.phonons else None,
     )
     volumes = np.array([r.structure().volume / len(r.species) for r, *_ in kept])
-    return Prepared(data, sources, volumes, refused)
+    digest = hashlib.sha256(repr((settings.as_dict(), dict(potentials), sources)).encode())
+    for record, *_ in kept:
+        digest.update(f"{record.id} {content_key(record)} ".encode())
+    for array in (data.source, data.moments, data.shares):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    taken = {r.id for r in records}
+    for path in sorted({p for paths in files.values() for p in paths}):
+        if not {path.name, path.stem} & taken:
+            refused[str(path)] = "no-record: no record has this name"
+    return Prepared(data, sources, volumes, refused, digest.hexdigest()[:16])
 
 
 def _paths(record: Record, potentials: Mapping[str, tuple[str, ...]], cache: Path) -> Iterator[Path]:
@@ -260,13 +266,18 @@ def _with_vibrations(
         return out
     for record, *_ in kept:
         path = cache / "vibrations" / f"{content_key(record)}.npy"
-        cells = cached_rows(path, len(record.species))
+        cells, no = cached_rows(path, len(record.species)), path.with_suffix(".txt")
+        if cells is None and no.exists():
+            refused[record.id] = no.read_text()
+            continue
         if cells is None:
             try:
                 seen = vibrations(record.structure())
                 cells = phonon_cells(seen.edges_meV, seen.weight)
             except OnnesError as error:
                 refused[record.id] = f"{error.code}: {error.message}"
+                with atomic_text(no) as handle:
+                    handle.write(refused[record.id])
                 continue
             _save(path, cells)
         out[record.id] = cells
@@ -274,7 +285,8 @@ def _with_vibrations(
 
 
 def _save(path: Path, array: NDArray[Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        return  # another task was faster: what it wrote stays, for all to read the same
     with atomic_write(path) as handle:
         np.save(handle, array)
 

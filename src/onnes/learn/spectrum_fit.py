@@ -251,11 +251,13 @@ class Member:
         self.weight[self.rows] = self.times
         self.steps = -(-len(self.epoch_rows) // fit.batch)
         self.optimiser = torch.optim.AdamW(self._trained(), lr=fit.rate, weight_decay=fit.weight_decay)
+        total = fit.epochs * self.steps
+        # Fewer steps make no cycle; below ten the rise takes two of them, for one is a division by zero.
         self.schedule = (
             torch.optim.lr_scheduler.OneCycleLR(
-                self.optimiser, fit.rate, total_steps=fit.epochs * self.steps, pct_start=0.2
+                self.optimiser, fit.rate, total_steps=total, pct_start=max(0.2, 2.0 / total)
             )
-            if fit.cycle
+            if fit.cycle and total >= 5
             else None
         )
         from onnes.nets.spectrum import GRIDS

@@ -7,6 +7,7 @@ array, each in a process of its own. A crystal is scored by the members whose bo
 from __future__ import annotations
 
 import json
+import os
 import platform
 import sys
 from collections.abc import Callable, Sequence
@@ -24,7 +25,8 @@ from onnes.learn.domain import coverage_of
 from onnes.learn.epc import tc_of
 from onnes.learn.fold_of import KEY, FormulaTable
 from onnes.learn.metrics import bootstrap, median_baseline
-from onnes.learn.spectrum import log_moments
+from onnes.learn.regimes import REGIMES
+from onnes.learn.spectrum import BY_PHONONS, log_moments
 from onnes.learn.spectrum_calibrate import USUAL_RATIO, band, intervals
 from onnes.learn.spectrum_data import FEATURES, Prepared, with_features
 from onnes.learn.spectrum_fit import FitSettings, Member, SpectrumData, outputs
@@ -36,12 +38,19 @@ FloatArray = NDArray[np.float64]
 MEV = TO_KELVIN["meV"]
 SETTINGS = "spectrum.json"
 MODELS = ("spectrum", "spectrum-bete")
-VARIANT = {"none": "cso", "coarse": "cpd", "fine": "fpd"}
-#: Fewest curves and formulas with curves: below that no band can be calibrated.
-LEAST_CURVES, LEAST_FORMULAS = 10, 5
+#: Fewest curves, and formulas with curves: a 90 % interval needs nine groups of residuals.
+LEAST_CURVES, LEAST_FORMULAS = 10, 10
+#: Fewest members, and members that must not have seen a crystal for it to count in a calibration.
+LEAST_MEMBERS, LEAST_UNSEEN = 4, 2
 #: Steps of the optimiser that a member takes where the epochs are not given, and the range of epochs.
 STEPS, EPOCHS = 3000, (25, 400)
+#: How often a crystal with a curve comes in an epoch.
+CURVE_TIMES = 8
 MU_STAR, FORMULA = 0.10, "allen-dynes"
+#: Beginning of the names of the weights among a member's outputs: neither is there without the other.
+WEIGHTS = "weights."
+#: Environment variable with the process that started a member.
+PARENT = "ONNES_PARENT"
 QUANTITIES = ("lambda", "omega_log_K", "omega_2_K", "tc_K")
 
 
@@ -78,19 +87,24 @@ class TrainSettings:
             raise SettingsError(
                 "unknown-model", f"unknown model {self.model!r}; use one of {', '.join(MODELS)}"
             )
-        if self.phonons not in VARIANT:
+        if self.phonons not in BY_PHONONS:
             raise SettingsError(
-                "unknown-phonons", f"phonons {self.phonons!r} unknown; use one of {', '.join(VARIANT)}"
+                "unknown-phonons", f"phonons {self.phonons!r} unknown; use one of {', '.join(BY_PHONONS)}"
             )
-        if not 2 <= self.members <= 100 or self.epochs < 0 or self.batch < 1:
+        if self.regime not in REGIMES:
             raise SettingsError(
-                "bad-setting", f"2 to 100 members, epochs and batch above 0 are needed: {self}"
+                "bad-setting", f"unknown regime {self.regime!r}; use one of {', '.join(REGIMES)}"
+            )
+        if not LEAST_MEMBERS <= self.members <= 100 or self.epochs < 0 or self.batch < 1:
+            raise SettingsError(
+                "bad-setting",
+                f"{LEAST_MEMBERS} to 100 members and a batch above 0 are needed, not {self.members} and {self.batch}",
             )
 
     @property
     def variant(self) -> str:
         """Name of the variant in the checkpoint."""
-        return VARIANT[self.phonons]
+        return BY_PHONONS[self.phonons]
 
     @property
     def potentials(self) -> dict[str, tuple[str, ...]]:
@@ -107,8 +121,10 @@ class TrainSettings:
 
     def fit(self, data: SpectrumData, member: int) -> FitSettings:
         """How a member is trained."""
-        steps = -(-len(data) // self.batch)
-        epochs = self.epochs or int(np.clip(STEPS // steps, *EPOCHS))
+        times = 1 if self.model == "spectrum-bete" else CURVE_TIMES
+        # A bag holds 0.63 of the crystals, and those with curves come several times.
+        rows = 0.63 * (len(data) + (times - 1) * int(data.has_curve.sum()))
+        epochs = self.epochs or int(np.clip(STEPS * self.batch / rows, *EPOCHS))
         seed = 1000 * (self.seed + 1) + member
         common: dict[str, Any] = {"epochs": epochs, "batch": self.batch, "seed": seed, "regime": self.regime}
         if self.regime != "modern":
@@ -122,7 +138,7 @@ class TrainSettings:
                 "modes": 0.0,
             }
             return FitSettings(**(common | published))
-        return FitSettings(**common, rate=2e-3)
+        return FitSettings(**common, rate=2e-3, curve_times=times)
 
 
 def enough_curves(data: SpectrumData) -> None:
@@ -199,6 +215,7 @@ def train_member(
             id=np.array(data.ids)[trained.left],
             values=values.astype(np.float32),
             seconds=trained.seconds,
+            **{WEIGHTS + name: value.numpy() for name, value in kept.state_dict().items()},
         )
 
 
@@ -220,14 +237,23 @@ def finish(prepared: Prepared, settings: TrainSettings, out: Path, files: Sequen
     ------
     ModelError
         ``members-missing``.
+    DataError
+        ``too-few-unseen``: no interval can be calibrated.
     """
     missing = [m for m in range(settings.members) if not (out / f"member-{m}.npz").exists()]
     if missing:
         raise ModelError("members-missing", f"members {', '.join(map(str, missing))} are not trained yet")
     data, net = prepared.data, settings.network(len(prepared.sources))
-    grid = GRIDS[net.grid]()
+    grid, fit = GRIDS[net.grid](), settings.fit(data, 0)
     values, tensors, seconds = _members(data, settings, out, len(grid.omega_meV))
-    unseen = np.isfinite(values[:, :, 0]).any(0)
+    unseen = np.isfinite(values[:, :, 0]).sum(0) >= LEAST_UNSEEN
+    curves = np.flatnonzero(unseen & data.has_curve)
+    if len(set(data.group[unseen])) < LEAST_FORMULAS or len(curves) < LEAST_CURVES // 2:
+        raise DataError(
+            "too-few-unseen",
+            f"{int(unseen.sum())} crystals, {len(curves)} with curves, were left out by {LEAST_UNSEEN} or more "
+            "members; intervals need more formulas or members",
+        )
     calibration, card = {}, {}
     for k, name in enumerate(prepared.sources):
         rows = unseen & (data.source == k)
@@ -236,7 +262,6 @@ def finish(prepared: Prepared, settings: TrainSettings, out: Path, files: Sequen
         calibration[name], card[name] = intervals(
             values[:, rows], data.moments[rows], data.group[rows], grid, mu_star=MU_STAR, formula=FORMULA
         )
-    curves = np.flatnonzero(unseen & data.has_curve)
     truth = grid.values(data.shares[curves], np.exp(data.moments[curves, 0]))
     _, group = np.unique(data.group[curves], return_inverse=True)
     counts, volumes = coverage_of([g.numbers for g in data.graphs], prepared.volumes)
@@ -255,9 +280,14 @@ def finish(prepared: Prepared, settings: TrainSettings, out: Path, files: Sequen
     stored = {"variants": {settings.variant: variant}, "sources": prepared.sources, KEY: table.settings()}
     full = {
         "what": f"alpha2F(omega) on {grid.omega_meV[0]:g}-{grid.omega_meV[-1]:g} meV, variant {settings.variant}",
-        "split": "out of bag: a crystal is scored by the members whose bootstrap sample lacked its formula",
+        "split": "out of bag: a crystal is scored by the members whose bootstrap sample lacked its formula"
+        + (
+            ""
+            if fit.cycle
+            else "; the same crystals chose the epoch that is kept, which flatters the figures"
+        ),
         "settings": asdict(settings),
-        "fit": asdict(settings.fit(data, 0)),
+        "fit": asdict(fit),
         "data": list(files),
         "data_hash": prepared.digest,
         "n": {"crystals": len(data), "curves": int(data.has_curve.sum()), "refused": len(prepared.refused)},
@@ -283,15 +313,11 @@ def _members(
         with np.load(out / f"member-{m}.npz") as found:
             values[m, [place[str(i)] for i in found["id"]]] = found["values"]
             seconds += float(found["seconds"])
-        member = Member(
-            data,
-            np.arange(len(data)),
-            settings.network(int(data.source.max()) + 1),
-            settings.fit(data, m),
-            out / f"member-{m}.pt",
-        )
-        for key, value in member.kept().state_dict().items():
-            if "output_mask" not in key:  # e3nn's, and rebuilt with the network
+            for name in found.files:
+                key = name.removeprefix(WEIGHTS)
+                if key == name or "output_mask" in key:  # e3nn's, and rebuilt with the network
+                    continue
+                value = torch.as_tensor(found[name])
                 keep = key in ("feature_mean", "feature_std") or not value.is_floating_point()
                 tensors[f"{settings.variant}.{m}.{key}"] = value if keep else value.half()
     return values, tensors, seconds
@@ -357,8 +383,13 @@ def _areas(mean: FloatArray, truth: FloatArray, grid: Any) -> dict[str, Any]:
 
 def say(member: int) -> Callable[[Any], None]:
     """One line on stderr about every tenth part of a training."""
+    parent = os.environ.get(PARENT)
 
     def report(m: Any) -> None:
+        if parent and os.getppid() != int(parent):
+            # Whoever started this member is gone; a rerun goes on from its state.
+            m.save()
+            raise SystemExit(1)
         if m.epoch % max(1, m.fit.epochs // 10) == 0:
             last = m.curve[-1]
             print(
