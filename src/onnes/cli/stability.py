@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from onnes.cli.common import read_aloud
-from onnes.cli.relaxed import CIFS, FMAX, PATHS, POTENTIAL, STEPS, TABLE, write_assessed
+from onnes.cli.relaxed import CIFS, FMAX, PATHS, POTENTIAL, STEPS, TABLE, probe, write_assessed
 
 if TYPE_CHECKING:
     from onnes.crystal.read import Crystal, Refused
@@ -99,6 +99,7 @@ def stability(
     unwanted = tuple(s for s in (part.strip() for part in exclude.split(",")) if s)
     chemistry = Chemistry(no_radioactive, no_toxic, min_abundance, unwanted, min_elements, max_elements)
     sun([], threshold_eV_atom=stable_below)  # a bad threshold is told before any work
+    probe(out, cifs)
     items: Iterable[Crystal | Refused] = read_aloud(paths)
     if mp or mp_key:
         items = list(chemistry.screen(items))
@@ -111,19 +112,12 @@ def stability(
         from onnes.formation import cross_checked
 
         done = cross_checked(done)
-    rows: list[dict[str, Any]] = []
-    try:
-        write_assessed(_keeping(done, rows), STABILITY_COLUMNS, out, cifs)
-    finally:
-        if rows:
-            summary = sun(rows, threshold_eV_atom=stable_below, hull=hull.table.describe())
-            typer.echo("\n".join(summary.lines()), err=True)
-
-
-def _keeping(done: Iterable[Any], rows: list[dict[str, Any]]) -> Iterator[Any]:
-    for one in done:
-        rows.append(one[0])
-        yield one
+    rows = write_assessed(done, STABILITY_COLUMNS, out, cifs)
+    # Not of an interrupted run: a rate of part of the crystals is none.
+    summary = sun(rows, threshold_eV_atom=stable_below, hull=hull.table.describe())
+    typer.echo("\n".join(summary.lines()), err=True)
+    if any(row["status"] != "ok" for row in rows):
+        raise typer.Exit(1)
 
 
 def _from_files(entries: list[Path], method: str, energies: Path | None) -> OwnHull:
