@@ -111,6 +111,45 @@ def test_total_energies_do_not_pass_for_energies_per_atom(table, tmp_path):
         own_hull(table, [path], method="7net-0")
 
 
+@pytest.mark.parametrize(
+    ("rows", "ok"),
+    [
+        ("Mg7B3Nb2,-60.0", False),  # a composition that no table holds
+        ("Mg7B3,-4.5", False),  # 1.56 below the hull of Mg and MgB2
+        ("Mg7B3,-3.5", True),
+        ("Mg,-1.8", False),
+        ("Mg,-1.6", True),
+        ("Kr,-60.0", False),
+        ("Kr,-0.01\nKrB,-60.0", False),
+        ("Kr,-0.01\nKrF2,-60.0", False),
+        ("Kr,-0.01\nKrB,-3.1", True),
+        ("MgF2,-6.0", True),  # 4.33 below Mg and F: ionic compounds do form so strongly
+        ("MgF2,-6.5", False),
+    ],
+)
+def test_entries_far_below_the_hull_are_of_another_method(tmp_path, rows, ok):
+    references = [Reference("Mg", -1.2, "m"), Reference("B", -6.0, "b"), Reference("B2Mg", -4.6, "mb")]
+    references += [Reference("F", -1.9, "f"), Reference("Nb", -10.0, "nb")]
+    table = HullReferences(references, "0123", "7net-0", "shipped table")
+    path = written(tmp_path / "own.csv", f"formula,energy_eV_atom\n{rows}\n")
+    if ok:
+        assert len(own_hull(table, [path], method="7net-0").table) == 5 + len(rows.split("\n"))
+        return
+    with pytest.raises(SettingsError) as error:
+        own_hull(table, [path], method="7net-0")
+    assert error.value.code == "mixed-methods" and "below 7net-0's hull" in error.value.message
+
+
+def test_a_false_phase_does_not_reach_the_shipped_hull(tmp_path):
+    shipped = HullReferences.load()
+    with pytest.raises(SettingsError, match="mixed-methods"):
+        own_hull(
+            shipped,
+            [written(tmp_path / "own.csv", "formula,energy_eV_atom\nMg7B3Nb2,-60.0\n")],
+            method="7net-0",
+        )
+
+
 def test_gga_and_r2scan_share_no_hull(table, tmp_path):
     entries = [
         ComputedEntry(Composition("Mg"), -1.5, entry_id=k, parameters={"run_type": k}).as_dict()

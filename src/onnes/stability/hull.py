@@ -177,6 +177,14 @@ class HullReferences:
         words = " + ".join(f"{share:.3g} {formula}" for share, formula in shares)
         return HullResult(float(formation), float(energy_eV_atom - hull), words)
 
+    def hull_energy(self, formula: str) -> float:
+        """Energy per atom of the hull at a composition whose elements are all known, eV/atom."""
+        from pymatgen.core import Composition
+
+        composition = Composition(formula)
+        parts = frozenset(e.symbol for e in composition.elements)
+        return float(self._diagram(parts).get_hull_energy_per_atom(composition))
+
     def _diagram(self, symbols: frozenset[str]) -> PhaseDiagram:
         from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
         from pymatgen.core import Composition
