@@ -35,6 +35,7 @@ def test_metals_pass_all_screens(species):
         (Chemistry(no_radioactive=True), ("Tc", "B"), "chemistry-radioactive"),
         (Chemistry(no_radioactive=True), ("U", "Be"), "chemistry-radioactive"),
         (Chemistry(no_toxic=True), ("Pb", "Bi"), "chemistry-toxic"),
+        (Chemistry(no_toxic=True), ("U", "Si"), "chemistry-toxic"),
         (Chemistry(no_toxic=True), ("Ba", "Fe", "As"), "chemistry-toxic"),
         (Chemistry(min_abundance_ppm=0.01), ("Au", "Sb"), "chemistry-rare"),
         (Chemistry(min_abundance_ppm=1e-12), ("Tc",), "chemistry-rare"),
@@ -81,7 +82,9 @@ def test_tables_hold_what_they_should():
     assert len(CRUST_PPM) == 88 and max(CRUST_PPM, key=lambda s: CRUST_PPM[s]) == "O"
     # The shares of all elements add up to the crust.
     assert sum(CRUST_PPM.values()) == pytest.approx(1e6, rel=0.02)
-    assert {"Be", "As", "Cd", "Hg", "Tl", "Pb"} <= TOXIC.keys()
+    assert set(TOXIC) == {"As", "Be", "Cd", "Co", "Hg", "Pb", "Te", "Tl", "U"}
+    # A hazard of the elemental liquid or gas is none of its compounds.
+    assert Chemistry(no_toxic=True).refusal(["Nb", "Br", "Cl", "F", "P"]) is None
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 #: Harmonised classification of the element itself in Annex VI, table 3, of Regulation (EC) No 1272/2008 (CLP), where
 #: it is carcinogenic, mutagenic or toxic for reproduction of category 1A or 1B, or acutely toxic of category 1 or 2.
 #: Arsenic stands for its compounds (diarsenic trioxide: Carc. 1A). Nickel (Carc. 2) and selenium (Acute Tox. 3) are
-#: below the line; elements of molecular gases and white phosphorus are left out: their compounds are another matter.
+#: below the line. Left out are elements whose class is that of the elemental gas or liquid (Br2: Acute Tox. 2; F2, Cl2)
+#: and of white phosphorus: it does not describe bromides, chlorides, fluorides and phosphides. Uranium is radioactive,
+#: too.
 TOXIC: Mapping[str, str] = {
     "As": "compounds Carc. 1A",
     "Be": "Carc. 1B",
@@ -32,6 +34,7 @@ TOXIC: Mapping[str, str] = {
     "Pb": "Repr. 1A",
     "Te": "Repr. 1B",
     "Tl": "Acute Tox. 2",
+    "U": "Acute Tox. 2",
 }
 #: Elements without a stable isotope: Tc, Pm and everything from Po on (Th and U, too). Bismuth, whose half-life is 1e9
 #: times the age of the universe (de Marcillac et al., Nature 422, 876 (2003)), counts as stable.
