@@ -112,6 +112,27 @@ def test_limits_are_those_of_the_run(tmp_path):
     assert stage_limits(run, "novel") == []  # not recorded: nothing is claimed
 
 
+def test_the_chemistry_screen_shows_what_is_on(tmp_path):
+    run = read_run(ledgers.finished(tmp_path))
+    plain = stage_limits(run, "check")
+    run.meta["settings"]["chemistry"] = Settings().chemistry.model_dump()
+    assert stage_limits(run, "check") == plain  # all off: nothing to say
+    run.meta["settings"]["chemistry"] |= {
+        "no_radioactive": True,
+        "no_toxic": True,
+        "min_abundance_ppm": 0.01,
+        "exclude": ["Tl", "Os"],
+        "max_elements": 4,
+    }
+    assert stage_limits(run, "check")[len(plain) :] == [
+        "no radioactive elements",
+        "no toxic elements",
+        "elements of at least 0.01 ppm of the crust",
+        "without Tl, Os",
+        "at most 4 different elements",
+    ]
+
+
 def test_every_limit_is_a_setting_that_exists():
     settings = Settings().model_dump()
     for entries in LIMITS.values():

@@ -19,6 +19,11 @@ LIMITS: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("check", "min_distance_A", "distances ≥ {} Å"),
         ("check", "min_packing", "packing ≥ {}"),
         ("check", "max_packing", "packing ≤ {}"),
+        ("chemistry", "no_radioactive", "no radioactive elements"),
+        ("chemistry", "no_toxic", "no toxic elements"),
+        ("chemistry", "min_abundance_ppm", "elements of at least {} ppm of the crust"),
+        ("chemistry", "exclude", "without {}"),
+        ("chemistry", "max_elements", "at most {} different elements"),
     ),
     "relax": (
         ("relax", "fmax_eV_A", "forces < {} eV/Å"),
@@ -42,6 +47,16 @@ LIMITS: dict[str, tuple[tuple[str, str, str], ...]] = {
 }
 
 
+#: Values of the chemistry screen that refuse nothing.
+_OFF = {
+    "no_radioactive": False,
+    "no_toxic": False,
+    "min_abundance_ppm": 0.0,
+    "exclude": [],
+    "max_elements": 118,
+}
+
+
 def settings_of(run: Run) -> dict[str, Any]:
     """Settings of a run, or an empty dict when its ledger holds none."""
     found = run.meta.get("settings")
@@ -59,7 +74,7 @@ def stage_limits(run: Run, stage: str) -> list[str]:
     words = []
     for section, key, text in LIMITS.get(stage, ()):
         value = setting(run, section, key)
-        if value is not None:
+        if value is not None and not (section == "chemistry" and value == _OFF[key]):
             words.append(text.format(show_any(value)))
     return words
 
