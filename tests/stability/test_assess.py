@@ -35,7 +35,7 @@ def test_stability_reports_every_input(inputs, tmp_path):
     assert len(rows) == 4
     good = rows["MgB2"]
     assert "materials-project" in good["known_source"] and good["charge_balance"] == "not-asked"
-    assert abs(float(good["formation_energy_unexplained_eV_atom"])) < 0.3
+    assert good["formation_energy_unexplained_eV_atom"] and good["formation_energy_flag"] == ""
     assert "S.U.N. 0 of 4 given" in done.stderr and "energies of 7net-0" in done.stderr
     assert (good["status"], good["novelty"], good["space_group"]) == ("ok", "known", "P6/mmm")
     assert float(good["e_hull_eV_atom"]) == pytest.approx(0.0, abs=0.03)
@@ -73,6 +73,18 @@ def test_unwritable_folder_is_found_before_any_work(inputs, tmp_path):
     (tmp_path / "file").write_text("")
     done = call("relax", inputs / "MgB2.cif", "--cifs", tmp_path / "file")
     assert done.returncode == 2 and "cannot-write" in done.stderr and "MgB2: ok" not in done.stderr
+
+
+def test_a_potential_without_a_table_is_refused():
+    """In Python as on the command line, and before the first crystal is read."""
+    from onnes.errors import SettingsError
+    from onnes.stability.assess import assess
+    from onnes.stability.relax import RelaxSettings
+
+    with pytest.raises(SettingsError) as error:
+        assess(iter(()), RelaxSettings("7net-l3i5"))
+    assert error.value.code == "no-hull-table" and "7net-0" in error.value.message
+    assert list(assess(iter(()), RelaxSettings())) == []
 
 
 @pytest.fixture(scope="module")

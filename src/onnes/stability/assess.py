@@ -9,6 +9,7 @@ from typing import Any
 from onnes.crystal.formula import reduced_formula
 from onnes.crystal.read import Crystal, Refused
 from onnes.crystal.symmetry import space_group
+from onnes.errors import SettingsError
 from onnes.stability.chemistry import Chemistry, charge_balance
 from onnes.stability.hull import HullReferences
 from onnes.stability.hull_entries import OwnHull
@@ -70,7 +71,7 @@ def assess(
     ----------
     items : iterable of Crystal or Refused
     settings : RelaxSettings
-        Only the potential the hull table was made with gives meaningful distances.
+        With the potential that the hull table was made with.
     against : Assessment, optional
 
     Yields
@@ -78,9 +79,25 @@ def assess(
     Assessed
         One an input, in order. Where the hull holds energies of another method the crystals are taken as they are,
         with the energies given for them; otherwise relaxed.
+
+    Raises
+    ------
+    SettingsError
+        ``no-hull-table``: the hull holds energies of another method than the potential's.
     """
     against = against or Assessment()
     own = against.hull or OwnHull(HullReferences.load())
+    if own.energies is None and settings.potential != own.table.method:
+        raise SettingsError(
+            "no-hull-table",
+            f"the hull table holds energies of {own.table.method or 'no named method'}, not of {settings.potential}",
+        )
+    return _assessed(items, settings, against, own)
+
+
+def _assessed(
+    items: Iterable[Crystal | Refused], settings: RelaxSettings, against: Assessment, own: OwnHull
+) -> Iterator[Assessed]:
     index, seen = KnownCrystals.load(), Collection()
     flags: dict[str, str] = {}
     stream = _flagged(against.chemistry.screen(items), flags)
