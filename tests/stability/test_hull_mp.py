@@ -99,6 +99,49 @@ def test_structures_of_all_subsystems_get_the_potentials_energies(server):
     assert len(more) == len(table) + 2
 
 
+def test_a_phase_without_an_energy_is_refused_and_the_others_go_on():
+    mixed = Structure(NIAL.lattice, [{"Al": 0.5, "Ni": 0.5}], [[0, 0, 0]])
+    polonium = Structure(NIAL.lattice, ["Po"], [[0, 0, 0]])
+    left = []
+    phases = [("mixed", mixed), ("po", polonium), ("mp-134", AL.copy())]
+    entries = computed(phases, "7net-0", refused=left.append)
+    assert [e.reference.id for e in entries] == ["mp-134"]
+    assert [(r.id, r.code) for r in left] == [
+        ("mixed", "partial-occupancy"),
+        ("po", "potential-unknown-element"),
+    ]
+    assert [e.reference.id for e in computed(phases, "7net-0")] == ["mp-134"]
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [(RuntimeError("no neighbours"), "RuntimeError: no neighbours"), (float("nan"), "nan")],
+)
+def test_what_the_calculator_raises_is_the_phases_refusal(monkeypatch, broken, words):
+    from ase import Atoms
+
+    def energy(self):
+        if isinstance(broken, Exception):
+            raise broken
+        return broken
+
+    monkeypatch.setattr(Atoms, "get_potential_energy", energy)
+    left = []
+    assert computed([("a", AL.copy())], "7net-0", refused=left.append) == []
+    assert left[0].code == "no-energy" and words in left[0].message
+
+
+def test_command_says_which_phases_it_left_out(server, tmp_path, monkeypatch):
+    _, base = server
+    mixed = Structure(NIAL.lattice, [{"Al": 0.5, "Ni": 0.5}], [[0, 0, 0]])
+    wrong = {"material_id": "mp-9", "structure": mixed.as_dict()}
+    monkeypatch.setitem(HELD, "Al-Ni", [*HELD["Al-Ni"], wrong])
+    NIAL.to(str(tmp_path / "a.cif"))
+    done = stability(base, tmp_path / "a.cif", "--mp", "potential")
+    assert done.returncode == 0 and "mp-9" in done.stderr and "[partial-occupancy]" in done.stderr
+    assert "1 of 3 phases of the Materials Project left out" in done.stderr
+
+
 def test_own_energies_make_a_hull_of_their_own(server):
     kind, base = server
     entries = MaterialsProject("secret", base).entries(SYSTEM)

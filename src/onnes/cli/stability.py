@@ -76,7 +76,7 @@ def stability(
         False, "--no-radioactive", help="No elements without a stable isotope.", rich_help_panel=CHEMISTRY
     ),
     no_toxic: bool = typer.Option(
-        False, "--no-toxic", help="No As, Be, Cd, Co, Hg, Pb, Te, Tl (EU CLP).", rich_help_panel=CHEMISTRY
+        False, "--no-toxic", help="No As, Be, Cd, Co, Hg, Pb, Te, Tl, U (EU CLP).", rich_help_panel=CHEMISTRY
     ),
     min_abundance: float = typer.Option(
         0.0, "--min-abundance-ppm", help="No element rarer in the Earth's crust.", rich_help_panel=CHEMISTRY
@@ -161,7 +161,14 @@ def _from_mp(
     base = _from_files(entries, method, energies)
     if base.energies is not None:
         raise SettingsError("mixed-methods", f"--mp potential adds energies of {METHOD}, not of {method}")
-    found = computed(project.structures(systems), METHOD)
+    left: list[Refused] = []
+    found = computed(project.structures(systems), METHOD, refused=left.append)
+    for one in left:
+        typer.echo(f"onnes: {one.source}, {one.id}: {one.message} [{one.code}]", err=True)
+    if left:
+        typer.echo(
+            f"{len(left)} of {len(left) + len(found)} phases of the Materials Project left out", err=True
+        )
     return OwnHull(joined(base.table, found, "Materials Project"))
 
 

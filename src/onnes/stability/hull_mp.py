@@ -8,16 +8,18 @@ DFT) energies make the whole hull; then the candidates' energies have to be of t
 from __future__ import annotations
 
 import json
+import math
 import os
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
-from onnes.errors import DataError, InputError, SettingsError
+from onnes.crystal.read import Refused
+from onnes.errors import CrystalError, DataError, InputError, SettingsError
 from onnes.stability.hull_entries import Entry, _reference
 
 if TYPE_CHECKING:
@@ -157,7 +159,12 @@ def _subsystems(systems: Iterable[frozenset[str]]) -> list[str]:
     return ["-".join(part) for part in sorted(found, key=lambda p: (len(p), p))]
 
 
-def computed(structures: Iterable[tuple[str, Structure]], potential: str) -> list[Entry]:
+def computed(
+    structures: Iterable[tuple[str, Structure]],
+    potential: str,
+    *,
+    refused: Callable[[Refused], None] | None = None,
+) -> list[Entry]:
     """Energies of structures with the potential, at their own geometry.
 
     Parameters
@@ -165,18 +172,39 @@ def computed(structures: Iterable[tuple[str, Structure]], potential: str) -> lis
     structures : iterable of (id, Structure)
     potential : str
         As for `onnes.stability.potentials`.
+    refused : callable, optional
+        Told of every phase that gets no energy: ``potential-unknown-element``, ``partial-occupancy``, ``no-energy``.
+        The others go on.
     """
+    from onnes.stability.potentials import calculator, require_elements
+
+    calc, found = calculator(potential), []
+    for id, structure in structures:
+        formula = structure.composition.reduced_formula
+        try:
+            require_elements(structure, potential)
+            energy = _energy(structure, calc)
+        except CrystalError as error:
+            if refused is not None:
+                refused(Refused(id, "Materials Project", error.code, error.message, formula))
+            continue
+        found.append(Entry(_reference(structure.composition.formula, energy, id, id)))
+    return found
+
+
+def _energy(structure: Structure, calc: Any) -> float:
+    """Energy per atom, eV; whatever the conversion or the calculator says against one structure is its refusal."""
     from pymatgen.io.ase import AseAtomsAdaptor
 
-    from onnes.stability.potentials import calculator, elements
-
-    calc, known, found = calculator(potential), elements(potential), []
-    for id, structure in structures:
-        if any(e.Z not in known for e in structure.elements):
-            continue
-        structure.remove_oxidation_states()
+    if not structure.is_ordered:
+        raise CrystalError("partial-occupancy", "a site is shared or partly empty")
+    structure.remove_oxidation_states()
+    try:
         atoms = AseAtomsAdaptor.get_atoms(structure, msonable=False)
         atoms.calc = calc
         energy = float(atoms.get_potential_energy()) / len(atoms)
-        found.append(Entry(_reference(structure.composition.formula, energy, id, id)))
-    return found
+    except Exception as error:  # calculators of other packages raise what they like
+        raise CrystalError("no-energy", f"{type(error).__name__}: {str(error)[:200]}") from None
+    if not math.isfinite(energy):
+        raise CrystalError("no-energy", f"the potential gives {energy}")
+    return energy
