@@ -83,6 +83,25 @@ def test_potential_gives_moduli_where_labels_do_not():
     assert row["bulk_GPa"] == pytest.approx(78, rel=0.1) and row["debye_K"] == pytest.approx(400, rel=0.1)
 
 
+def test_strains_give_the_same_debye_temperature_as_onnes_elastic():
+    """Moduli and density of one crystal, the relaxed one: the input here is 3 % too long, 9 % too light."""
+    from onnes.stability.elastic_report import elastic
+
+    wide = Structure.from_spacegroup("Fm-3m", Lattice.cubic(4.17), ["Al"], [[0, 0, 0]])
+    row = one(Crystal("Al", wide, "test", {}), moduli=from_strains)
+    assert row["debye_K"] == pytest.approx(elastic(wide).numbers()["debye_K"], rel=1e-6)
+
+
+def test_strains_keep_to_the_born_limit_of_onnes_elastic(monkeypatch):
+    from onnes.stability import elastic_report
+
+    soft = elastic_report.Elastic(aluminium().structure, "Fm-3m", np.diag([80.0, 80, 80, 30, 30, 0.05]), 0.0)
+    monkeypatch.setattr(elastic_report, "elastic", lambda structure: soft)
+    row = one(Crystal("Al", aluminium().structure, "test", {}), moduli=from_strains)
+    assert row["status"] == "refused" and row["reason"].startswith("unstable-moduli") and "debye_K" in row
+    assert "debye_K" not in soft.numbers() and row["debye_K"] is None
+
+
 def test_learned_moduli_where_labels_do_not():
     row = one(Crystal("Al", aluminium().structure, "test", {}), moduli=learned_moduli, source="learned")
     assert row["debye_source"] == "learned"

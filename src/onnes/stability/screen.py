@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from onnes.crystal.formula import reduced_formula
 from onnes.crystal.geometry import geometry
 from onnes.crystal.read import Crystal, Refused
-from onnes.errors import OnnesError
+from onnes.errors import OnnesError, PhysicsError
 from onnes.theory.bcs import Screen
 from onnes.theory.debye import debye_temperature
 
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
+
+#: Bulk and shear modulus, GPa; the third is the crystal whose moduli they are.
+Given: TypeAlias = "tuple[float, float] | tuple[float, float, Structure]"
 COLUMNS = (
     "id",
     "formula",
@@ -37,7 +42,7 @@ def screen(
     limits: Screen,
     *,
     require_dos: bool = False,
-    moduli: Callable[[Crystal], tuple[float, float]] | None = None,
+    moduli: Callable[[Crystal], Given] | None = None,
     source: str = "potential",
 ) -> Iterator[dict[str, Any]]:
     """Screen crystals; one row each.
@@ -51,7 +56,8 @@ def screen(
     require_dos : bool
         Stop crystals without a known N(EF); otherwise that gate is only applied where it is known.
     moduli : callable, optional
-        Gives missing bulk and shear moduli in GPa (`from_strains`, or a model's).
+        Gives missing bulk and shear moduli in GPa (`from_strains`, or a model's), and the crystal they are of where
+        it is not the given one.
     source : str
         What the column ``debye_source`` calls it.
     """
@@ -83,9 +89,7 @@ def counts(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
     return found
 
 
-def _quantities(
-    item: Crystal, give: Callable[[Crystal], tuple[float, float]] | None, named: str
-) -> dict[str, Any]:
+def _quantities(item: Crystal, give: Callable[[Crystal], Given] | None, named: str) -> dict[str, Any]:
     labels: Mapping[str, Any] = item.meta.get("labels", {})
     shape = geometry(item.structure)
     dos = labels.get("dos_ef_states_eV_cell")
@@ -95,7 +99,9 @@ def _quantities(
     if moduli is None and "debye_T_K" in labels:
         return {**found, "debye_K": labels["debye_T_K"], "debye_source": "label"}
     if moduli is None and give is not None:
-        moduli, source = give(item), named
+        bulk, shear, *relaxed = give(item)
+        moduli, source = (bulk, shear), named
+        shape = geometry(relaxed[0]) if relaxed else shape
     if moduli is None:
         return found
     bulk, shear = moduli
@@ -104,8 +110,10 @@ def _quantities(
     return {**found, "debye_K": float(debye), "debye_source": source}
 
 
-def from_strains(item: Crystal) -> tuple[float, float]:
-    """Bulk and shear modulus (Hill, GPa) of the potential: seconds to a minute a crystal.
+def from_strains(item: Crystal) -> tuple[float, float, Structure]:
+    """Bulk and shear modulus (Hill, GPa) of the potential, and the relaxed crystal: seconds to a minute a crystal.
+
+    The same numbers as those of ``onnes elastic``.
 
     Raises
     ------
@@ -114,7 +122,12 @@ def from_strains(item: Crystal) -> tuple[float, float]:
     """
     from onnes.stability.elastic_report import elastic
 
-    return elastic(item.structure).moduli()
+    found = elastic(item.structure)
+    if not found.stable:
+        raise PhysicsError(
+            "unstable-moduli", f"Born-unstable: least eigenvalue {found.least_eigenvalue_GPa:.3g} GPa"
+        )
+    return (*found.moduli(), found.structure)
 
 
 def _gate(debye: float | None, dos: float | None, limits: Screen, require_dos: bool) -> tuple[str, str]:
