@@ -29,7 +29,10 @@ def fault_of(place: Path, step: str) -> str:
         return ""
     faults = json.loads(file.read_text())
     fault = faults.pop(step, "")
-    file.write_text(json.dumps(faults))
+    if fault:
+        # In one stroke: other fake programs read the file at the same time.
+        (place / "FAULT.new").write_text(json.dumps(faults))
+        os.replace(place / "FAULT.new", file)
     return fault
 
 

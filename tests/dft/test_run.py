@@ -98,8 +98,11 @@ def test_whole_run_then_nothing_to_do(desk):
     assert json.loads((desk.folder / "state.json").read_text())["status"] == "done"
 
 
-@pytest.mark.parametrize("step", ALL)
-@pytest.mark.parametrize(("fault", "reason"), [("kill", Reason.KILLED), ("truncated", Reason.TRUNCATED)])
+@pytest.mark.parametrize(
+    ("step", "fault", "reason"),
+    [(name, "kill", Reason.KILLED) for name in ALL]
+    + [(name, "truncated", Reason.TRUNCATED) for name in ("dense", "q003", "a2f")],
+)
 def test_a_cut_step_is_named_and_alone_done_again(desk, step, fault, reason):
     desk.fault(**{step: fault})
     state = desk.run()
