@@ -60,7 +60,7 @@ class ChemistryPart(_Part):
     """Elements that are not wanted, whoever made the crystal; nothing asks metals for oxidation states."""
 
     no_radioactive: bool = Field(default=False, description="no elements without a stable isotope")
-    no_toxic: bool = Field(default=False, description="no As, Be, Cd, Co, Hg, Pb, Te, Tl (EU CLP)")
+    no_toxic: bool = Field(default=False, description="no As, Be, Cd, Co, Hg, Pb, Te, Tl, U (EU CLP)")
     min_abundance_ppm: Real = Field(default=0.0, ge=0, description="no element rarer in the Earth's crust")
     exclude: list[str] = Field(default=[], description="none of these elements, in own crystals too")
     max_elements: int = Field(default=118, ge=1, description="different elements in a crystal")

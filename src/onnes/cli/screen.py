@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from onnes.cli.common import read_aloud
+
+if TYPE_CHECKING:
+    from onnes.crystal.read import Crystal
+    from onnes.stability.screen import Given
 
 
 def screen(
@@ -35,11 +41,12 @@ def screen(
 
     if elastic and learned:
         raise SettingsError("bad-setting", "missing moduli come from --elastic or --learned, not from both")
-    moduli, source = (from_strains, "potential") if elastic else (None, "")
+    moduli: Callable[[Crystal], Given] | None = from_strains if elastic else None
+    source = "potential"
     if learned:
-        from onnes.heads import learned_moduli as moduli
+        from onnes.heads import learned_moduli
 
-        source = "learned"
+        moduli, source = learned_moduli, "learned"
     limits = Screen(min_debye, min_dos)
     rows = list(run(read_aloud(paths), limits, require_dos=require_dos, moduli=moduli, source=source))
     text = pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(index=False, float_format="%.6g")
