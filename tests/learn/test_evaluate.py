@@ -201,7 +201,9 @@ def test_hash_sees_labels_and_crystals(records):
 def test_refused(records):
     with pytest.raises(DataError, match=r"the records carry: Tc_K, lambda \[no-label\]"):
         labelled(records, "gap_eV")
-    with pytest.raises(ModelError, match="use one of shipped, shipped-spectrum, median, trees, boosting, cfid"):
+    with pytest.raises(
+        ModelError, match="use one of shipped, shipped-spectrum, median, trees, boosting, cfid"
+    ):
         evaluate("forest", records, folds_plan(records), Options())
     with pytest.raises(DataError, match=r"\[unknown-field\]"):
         evaluate("median", records, folds_plan(records), Options(by="colour", draws=2))
