@@ -54,6 +54,7 @@ def main() -> None:
         found, actual = quantities(curve_moments(values, grid)), quantities(truth)
         report[regime] = {
             "epoch": member.regimes.epochs[regime],
+            "out_of_bag_smoothed": round(member.regimes.values[regime], 3),
             "train": round(member.validate(member.rows), 4),
             "unseen": round(member.validate(unseen), 4),
             "n": len(unseen),

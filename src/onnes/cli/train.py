@@ -33,7 +33,7 @@ def train(
     seed: int = typer.Option(0, "--seed", min=0),
     validation: float = typer.Option(0.1, "--validation", help="Share of the formulas held out."),
     resume: bool = typer.Option(False, "--resume", help="Go on with the training in --out."),
-    members: int = typer.Option(8, "--members", help="spectrum: bootstrap replicas of the ensemble."),
+    members: int = typer.Option(8, "--members", help="spectrum: bootstrap replicas, 4 or more."),
     member: int = typer.Option(-1, "--member", help="spectrum: train this one only (a task of a job array)."),
     workers: int = typer.Option(1, "--workers", min=1, help="spectrum: members trained side by side."),
     phonons: str = typer.Option(
