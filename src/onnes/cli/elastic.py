@@ -8,6 +8,7 @@ from typing import Any
 import typer
 
 from onnes.cli.common import read_aloud
+from onnes.cli.relaxed import probe
 
 
 def elastic(
@@ -21,6 +22,7 @@ def elastic(
     from onnes.stability.potentials import potential as known
 
     name = known(potential).name
+    probe(out)
     rows: list[dict[str, Any]] = []
     for row, _ in elastic_all(read_aloud(paths), name):
         rows.append(row)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from onnes.cli.common import free_name, probe_folder, read_aloud
-from onnes.cli.relaxed import CIFS, FMAX, PATHS, POTENTIAL, STEPS, TABLE
+from onnes.cli.common import free_name, read_aloud
+from onnes.cli.relaxed import CIFS, FMAX, PATHS, POTENTIAL, RESUME, STEPS, TABLE, WORKERS, probe
 
 if TYPE_CHECKING:
     from onnes.crystal.read import Crystal, Refused
@@ -34,8 +34,8 @@ def relax(
     patience: int = typer.Option(
         0, "--patience", help="Give up after so many steps without progress; 0: never."
     ),
-    workers: int = typer.Option(1, "--workers", min=1, help="Processes, one thread each."),
-    resume: bool = typer.Option(False, "--resume", help="Go on with the table in --out that was stopped."),
+    workers: int = WORKERS,
+    resume: bool = RESUME,
 ) -> None:
     """Relax cell and coordinates with a universal potential; one row per structure."""
     from onnes.errors import SettingsError
@@ -56,8 +56,7 @@ def relax(
     )
     if resume and out is None:
         raise SettingsError("bad-setting", "--resume needs the table of --out to go on with")
-    if cifs is not None:
-        probe_folder(cifs)
+    probe(out, cifs)
     _Table(settings, symmetrise, out, cifs).make(paths, workers, resume)
 
 
@@ -96,8 +95,7 @@ class _Table:
             finished = True
         finally:
             if self.journal is not None:
-                # Nothing finished, nothing to go on with.
-                self.journal.close(finished=finished or not (self.rows or self.journal.rows))
+                self.journal.close(finished=finished)
         if any(row["status"] != "ok" for row in self.rows.values()):
             raise typer.Exit(1)
 

@@ -20,9 +20,11 @@ FMAX = typer.Option(0.05, "--fmax", help="Largest force left, eV/A.")
 STEPS = typer.Option(300, "--max-steps", help="Optimiser steps at most.")
 TABLE = typer.Option(None, "--out", help="Write the csv here instead of stdout.")
 CIFS = typer.Option(None, "--cifs", help="Folder for the relaxed structures.")
+WORKERS = typer.Option(1, "--workers", min=1, help="Processes, one thread each.")
+RESUME = typer.Option(False, "--resume", help="Go on with the table in --out that was stopped.")
 
 
-def probe(out: Path | None, cifs: Path | None) -> None:
+def probe(out: Path | None, cifs: Path | None = None) -> None:
     """Find out whether the results can be written, before anything is computed.
 
     Raises

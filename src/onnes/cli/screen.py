@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from onnes.cli.common import read_aloud
+from onnes.cli.relaxed import probe
 
 if TYPE_CHECKING:
     from onnes.crystal.read import Crystal
@@ -48,6 +49,7 @@ def screen(
 
         moduli, source = learned_moduli, "learned"
     limits = Screen(min_debye, min_dos)
+    probe(out)
     rows = list(run(read_aloud(paths), limits, require_dos=require_dos, moduli=moduli, source=source))
     text = pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(index=False, float_format="%.6g")
     if out is None:

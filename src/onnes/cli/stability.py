@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from onnes.cli.common import read_aloud
-from onnes.cli.relaxed import CIFS, FMAX, PATHS, POTENTIAL, STEPS, TABLE, probe, write_assessed
+from onnes.cli.relaxed import (
+    CIFS,
+    FMAX,
+    PATHS,
+    POTENTIAL,
+    RESUME,
+    STEPS,
+    TABLE,
+    WORKERS,
+    probe,
+    write_assessed,
+)
 
 if TYPE_CHECKING:
     from onnes.crystal.read import Crystal, Refused
@@ -26,6 +38,8 @@ def stability(
     potential: str = POTENTIAL,
     fmax: float = FMAX,
     max_steps: int = STEPS,
+    workers: int = WORKERS,
+    resume: bool = RESUME,
     entries: list[Path] = typer.Option(
         [],
         "--entries",
@@ -87,32 +101,39 @@ def stability(
 ) -> None:
     """Relax, then formation energy, energy above the hull, and whether the crystal is known."""
     from onnes.errors import SettingsError
+    from onnes.parallel import single_thread
     from onnes.stability.assess import STABILITY_COLUMNS, Assessment, assess
     from onnes.stability.chemistry import Chemistry
     from onnes.stability.hull import METHOD
     from onnes.stability.relax import RelaxSettings
+    from onnes.stability.relax_journal import Journal, run_key
     from onnes.stability.sun import sun
 
+    single_thread()
     settings = RelaxSettings(potential, fmax, max_steps)
+    if resume and out is None:
+        raise SettingsError("bad-setting", "--resume needs the table of --out to go on with")
     if potential != METHOD:
         raise SettingsError("no-hull-table", f"the hull table holds energies of {METHOD} only")
     unwanted = tuple(s for s in (part.strip() for part in exclude.split(",")) if s)
     chemistry = Chemistry(no_radioactive, no_toxic, min_abundance, unwanted, min_elements, max_elements)
     sun([], threshold_eV_atom=stable_below)  # a bad threshold is told before any work
     probe(out, cifs)
-    items: Iterable[Crystal | Refused] = read_aloud(paths)
-    if mp or mp_key:
-        items = list(chemistry.screen(items))
-        hull = _from_mp(items, mp or "potential", mp_key, entries, method, energies)
-    else:
-        hull = _from_files(entries, method, energies)
-    against = Assessment(hull, _collection(known), chemistry)
-    done: Iterator[Any] = assess(items, settings, against)
-    if cross_check and hull.energies is None:
-        from onnes.formation import cross_checked
+    journal = None if out is None else Journal(out, run_key(settings, False, structures=True), resume)
+    with nullcontext() if journal is None else journal:
+        items: Iterable[Crystal | Refused] = read_aloud(paths)
+        if mp or mp_key:
+            items = list(chemistry.screen(items))
+            hull = _from_mp(items, mp or "potential", mp_key, entries, method, energies)
+        else:
+            hull = _from_files(entries, method, energies)
+        against = Assessment(hull, _collection(known), chemistry)
+        done: Iterator[Any] = assess(items, settings, against, workers=workers, journal=journal)
+        if cross_check and hull.energies is None:
+            from onnes.formation import cross_checked
 
-        done = cross_checked(done)
-    rows = write_assessed(done, STABILITY_COLUMNS, out, cifs)
+            done = cross_checked(done)
+        rows = write_assessed(done, STABILITY_COLUMNS, out, cifs)
     # Not of an interrupted run: a rate of part of the crystals is none.
     summary = sun(rows, threshold_eV_atom=stable_below, hull=hull.table.describe())
     typer.echo("\n".join(summary.lines()), err=True)

@@ -16,6 +16,7 @@ from onnes.stability.hull_entries import OwnHull
 from onnes.stability.novelty import KnownCrystals
 from onnes.stability.novelty_given import Collection
 from onnes.stability.relax import RelaxSettings
+from onnes.stability.relax_journal import Journal
 from onnes.stability.relax_table import RELAX_COLUMNS, Assessed, relax_all
 
 #: Distance tolerance of the space group of a relaxed crystal, angstrom.
@@ -63,7 +64,12 @@ class Assessment:
 
 
 def assess(
-    items: Iterable[Crystal | Refused], settings: RelaxSettings, against: Assessment | None = None
+    items: Iterable[Crystal | Refused],
+    settings: RelaxSettings,
+    against: Assessment | None = None,
+    *,
+    workers: int = 1,
+    journal: Journal | None = None,
 ) -> Iterator[Assessed]:
     """Relax crystals and place them among the known phases and crystals.
 
@@ -73,6 +79,11 @@ def assess(
     settings : RelaxSettings
         With the potential that the hull table was made with.
     against : Assessment, optional
+    workers : int
+        Processes that relax; places among the known are found here, in the order of the input, so that the rows are
+        the same for any number.
+    journal : Journal, optional
+        Relaxations that an earlier run has left, and those of this one.
 
     Yields
     ------
@@ -92,18 +103,16 @@ def assess(
             "no-hull-table",
             f"the hull table holds energies of {own.table.method or 'no named method'}, not of {settings.potential}",
         )
-    return _assessed(items, settings, against, own)
+    wanted = against.chemistry.screen(items)
+    if own.energies is None:
+        return _placed(relax_all(wanted, settings, workers=workers, journal=journal), against, own)
+    return _placed(_as_given(wanted, own.energies), against, own)
 
 
-def _assessed(
-    items: Iterable[Crystal | Refused], settings: RelaxSettings, against: Assessment, own: OwnHull
-) -> Iterator[Assessed]:
+def _placed(done: Iterable[Assessed], against: Assessment, own: OwnHull) -> Iterator[Assessed]:
+    """Rows with their place among known phases and crystals, and among those before them."""
     index, seen = KnownCrystals.load(), Collection()
-    flags: dict[str, str] = {}
-    stream = _flagged(against.chemistry.screen(items), flags)
-    done = relax_all(stream, settings) if own.energies is None else _as_given(stream, own.energies)
     for row, structure in done:
-        row["flags"] = flags.pop(row["id"], "")
         if structure is None:
             yield Assessed(row, None)
             continue
@@ -121,14 +130,6 @@ def _assessed(
         yield Assessed(row, structure)
 
 
-def _flagged(items: Iterable[Crystal | Refused], flags: dict[str, str]) -> Iterator[Crystal | Refused]:
-    """Remember what was flagged at the gate (slab, molecule): the rows of relaxation do not carry it."""
-    for item in items:
-        if isinstance(item, Crystal):
-            flags[item.id] = " ".join(item.meta.get("flags", []))
-        yield item
-
-
 def _as_given(items: Iterable[Crystal | Refused], energies: Mapping[str, float]) -> Iterator[Assessed]:
     """Rows of crystals as they are, with the energies given for them."""
     for item in items:
@@ -138,6 +139,7 @@ def _as_given(items: Iterable[Crystal | Refused], energies: Mapping[str, float])
             yield Assessed(row, None)
             continue
         row["formula"] = reduced_formula(item.structure)
+        row["flags"] = " ".join(item.meta.get("flags", []))
         if item.id not in energies:
             row["reason"] = "no-energy"
             yield Assessed(row, None)

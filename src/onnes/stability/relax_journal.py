@@ -14,6 +14,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
 
+from pymatgen.core import Structure
+
 from onnes.crystal.read import Crystal
 from onnes.errors import DataError, InputError
 from onnes.stability.potentials import potential, potential_hash
@@ -23,9 +25,10 @@ from onnes.stability.relax import RelaxSettings
 RETRY = ("worker-died",)
 
 
-def run_key(settings: RelaxSettings, symmetrise: bool) -> str:
-    """Hash of all that a row depends on besides its crystal."""
-    text = json.dumps([asdict(settings), symmetrise, _weights(settings.potential)], sort_keys=True)
+def run_key(settings: RelaxSettings, symmetrise: bool, *, structures: bool = False) -> str:
+    """Hash of all that a row depends on besides its crystal, and of whether structures are kept beside the rows."""
+    parts: list[Any] = [asdict(settings), symmetrise, _weights(settings.potential)]
+    text = json.dumps([*parts, "structures"] if structures else parts, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -60,6 +63,8 @@ class Journal:
     ----------
     rows : dict
         Rows by `crystal_key`.
+    structures : dict
+        Relaxed structures by `crystal_key`, of the rows that were added with one.
 
     Raises
     ------
@@ -71,6 +76,8 @@ class Journal:
     def __init__(self, table: Path, key: str, resume: bool) -> None:
         self.path = table.with_name(table.name + ".part")
         self.rows: dict[str, dict[str, Any]] = {}
+        self.structures: dict[str, Structure] = {}
+        self._added = False
         try:
             length = self._read(key, resume) if self.path.exists() else 0
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -100,6 +107,8 @@ class Journal:
                     )
             elif not str(entry["row"].get("reason", "")).startswith(RETRY):
                 self.rows[entry["crystal"]] = entry["row"]
+                if entry.get("structure"):
+                    self.structures[entry["crystal"]] = Structure.from_dict(entry["structure"])
         if self.rows and not resume:
             raise InputError(
                 "unfinished-run",
@@ -107,15 +116,17 @@ class Journal:
             )
         return whole if resume else 0
 
-    def add(self, crystal: Crystal, row: dict[str, Any]) -> None:
-        """Keep a finished row: on the disk when this returns.
+    def add(self, crystal: Crystal, row: dict[str, Any], structure: Structure | None = None) -> None:
+        """Keep a finished row, and the relaxed structure where it is needed again: on the disk when this returns.
 
         Raises
         ------
         DataError
             ``cannot-write``: full disk.
         """
-        self._line({"crystal": crystal_key(crystal), "row": row})
+        self._added = True
+        entry = {"crystal": crystal_key(crystal), "row": row}
+        self._line(entry if structure is None else {**entry, "structure": structure.as_dict()})
 
     def _line(self, entry: dict[str, Any]) -> None:
         try:
@@ -126,7 +137,13 @@ class Journal:
             raise DataError("cannot-write", f"{self.path}: {error.strerror or error}") from error
 
     def close(self, *, finished: bool) -> None:
-        """Close; a finished one is removed."""
+        """Close; a finished one is removed, and one with nothing in it to go on with."""
         self._file.close()
-        if finished:
+        if finished or not (self.rows or self._added):
             self.path.unlink(missing_ok=True)
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        self.close(finished=kind is None)

@@ -11,6 +11,7 @@ from onnes.crystal.read import Crystal, Refused
 from onnes.errors import CrystalError
 from onnes.parallel import each
 from onnes.stability.relax import Relaxed, RelaxSettings, relax
+from onnes.stability.relax_journal import Journal, crystal_key
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -60,6 +61,7 @@ def relax_all(
     *,
     workers: int = 1,
     symmetrise: bool = False,
+    journal: Journal | None = None,
 ) -> Iterator[Assessed]:
     """Relax crystals; refused and failed ones keep their row.
 
@@ -73,6 +75,8 @@ def relax_all(
         one thread, too (`onnes.parallel.single_thread`).
     symmetrise : bool
         Look for the highest space group that costs less than 1 meV/atom (`onnes.stability.symmetrise`).
+    journal : Journal, optional
+        What it holds is not computed again; what is computed is kept in it, with the relaxed structure.
 
     Yields
     ------
@@ -80,12 +84,28 @@ def relax_all(
         In the order of the input.
     """
     waiting: dict[int, Assessed] = {}
+    todo: list[tuple[int, Crystal | Refused]] = []
+
+    def pending() -> Iterator[Crystal | Refused]:
+        for place, item in enumerate(items):
+            held = _held(journal, item)
+            if held is None:
+                todo.append((place, item))
+                yield item
+            else:
+                waiting[place] = held
+
     following = 0
-    for place, done in relax_each(items, settings, workers=workers, symmetrise=symmetrise):
+    for k, done in relax_each(pending(), settings, workers=workers, symmetrise=symmetrise):
+        place, item = todo[k]
+        if journal is not None and isinstance(item, Crystal):
+            journal.add(item, done.row, done.structure)
         waiting[place] = done
         while following in waiting:
             yield waiting.pop(following)
             following += 1
+    # Held rows behind the last one computed.
+    yield from (waiting[place] for place in sorted(waiting))
 
 
 def relax_each(
@@ -97,6 +117,16 @@ def relax_each(
 ) -> Iterator[tuple[int, Assessed]]:
     """Like `relax_all`, in the order in which they are finished, each with its place in the input."""
     yield from each(partial(_assessed, settings, symmetrise), items, workers, _died)
+
+
+def _held(journal: Journal | None, item: Crystal | Refused) -> Assessed | None:
+    """What an earlier run has left of a crystal."""
+    if journal is None or not isinstance(item, Crystal):
+        return None
+    key = crystal_key(item)
+    if key not in journal.rows:
+        return None
+    return Assessed(dict(journal.rows[key]), journal.structures.get(key))
 
 
 def _assessed(settings: RelaxSettings, symmetrise: bool, item: Crystal | Refused) -> Assessed:
