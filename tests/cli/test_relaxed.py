@@ -68,11 +68,27 @@ def test_places_that_cannot_be_written_to(tmp_path):
     assert not (tmp_path / "t.csv").exists()
 
 
-def test_unwritable_table_is_found_before_any_work(tmp_path):
+@pytest.mark.parametrize("words", [["stability"], ["relax"], ["elastic"]])
+def test_unwritable_table_is_found_before_any_work(tmp_path, words):
     CRYSTAL.to(str(tmp_path / "a.cif"))
-    command = [sys.executable, "-m", "onnes.cli.main", "stability", str(tmp_path / "a.cif"), "--out"]
+    command = [sys.executable, "-m", "onnes.cli.main", *words, str(tmp_path / "a.cif"), "--out"]
     done = subprocess.run(
-        [*command, str(tmp_path / "a.cif" / "t.csv")], capture_output=True, text=True, timeout=200
+        [*command, str(tmp_path / "a.cif" / "t.csv")], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 2 and "cannot-write" in done.stderr and "Traceback" not in done.stderr
-    assert "a: ok" not in done.stderr and "S.U.N." not in done.stderr
+    # Every command says what became of a crystal when it is done with it.
+    assert not any(sign in done.stderr for sign in ("a: ok", "S.U.N."))
+
+
+def test_screen_finds_an_unwritable_table_before_any_strain(tmp_path, monkeypatch):
+    from onnes.cli.screen import screen
+
+    asked = []
+    monkeypatch.setattr("onnes.stability.screen.from_strains", lambda item: asked.append(item) or (1.0, 1.0))
+    CRYSTAL.to(str(tmp_path / "a.cif"))
+    how = {"min_debye": 300.0, "min_dos": 0.0, "require_dos": False, "elastic": True, "learned": False}
+    with pytest.raises(InputError) as error:
+        screen([tmp_path / "a.cif"], out=tmp_path / "a.cif" / "t.csv", **how)
+    assert error.value.code == "cannot-write" and not asked
+    screen([tmp_path / "a.cif"], out=tmp_path / "t.csv", **how)
+    assert len(asked) == 1 and ids(tmp_path / "t.csv") == ["a"]

@@ -1,7 +1,8 @@
-"""Phonons of eight known crystals beside experiment: phonon_examples.py --out DIR [--potential NAME ...].
+"""Phonons of eight known crystals beside experiment: phonon_examples.py --out DIR [--potential NAME] [--lattice NAME].
 
 Starts from the experimental lattice constants, writes every figure and csv to DIR, and prints the table of
-docs/phonons.md. A crystal whose numbers are already in DIR is not computed again.
+docs/phonons.md. With --lattice the cell is relaxed by that potential and kept (``onnes relax --symmetry --fmax 0.001``,
+then ``onnes phonons --fixed-cell``). A crystal whose numbers are already in DIR is not computed again.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from pymatgen.core import Lattice, Structure
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
 from onnes.data.files import atomic_text
-from onnes.errors import OnnesError
+from onnes.errors import OnnesError, PhysicsError
 from onnes.stability.phonon_files import write_files
 from onnes.stability.phonon_report import RELAXED, phonon_report
+from onnes.stability.relax import RelaxSettings, relax
 
 CUBIC = Lattice.cubic
 # Name: space group, lattice (experiment, room temperature), species, positions, highest frequency measured in meV
@@ -44,19 +46,30 @@ CRYSTALS = {
 }
 
 
-def computed(name: str, potential: str, out: Path) -> dict[str, object]:
-    kept = out / f"{name}.{potential}.json"
+def relaxed(structure: Structure, potential: str) -> Structure:
+    done = relax(structure, RelaxSettings(potential, fmax_eV_A=1e-3, symmetry=True))
+    if not done.converged:
+        raise PhysicsError("not-relaxed", done.reason)
+    return done.structure
+
+
+def computed(name: str, potential: str, out: Path, cell_by: str | None) -> dict[str, object]:
+    label = f"{name}.{potential}" + (f".at-{cell_by}" if cell_by else "")
+    kept = out / f"{label}.json"
     if kept.exists():
         return dict(json.loads(kept.read_text()))
     group, lattice, species, positions, _, _ = CRYSTALS[name]
     structure = Structure.from_spacegroup(group, lattice, species, positions)
     begun = time.time()
     try:
-        report = phonon_report(structure, replace(RELAXED, potential=potential))
+        if cell_by:
+            structure = relaxed(structure.get_primitive_structure(), cell_by)
+        settings = replace(RELAXED, potential=potential, relax_cell=cell_by is None)
+        report = phonon_report(structure, settings)
     except OnnesError as error:
         numbers: dict[str, object] = {"name": name, "potential": potential, "error": str(error)}
     else:
-        write_files(report, out, f"{name}.{potential}")
+        write_files(report, out, label)
         cell = SpacegroupAnalyzer(report.structure, 1e-3).get_conventional_standard_structure().lattice
         numbers = {"name": name, "a": cell.a, "c": cell.c, "seconds": time.time() - begun, **report.numbers()}
     with atomic_text(kept) as handle:
@@ -68,6 +81,9 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--potential", nargs="+", default=["7net-0"])
+    parser.add_argument(
+        "--lattice", help="potential that relaxes the cell, instead of the one of the phonons"
+    )
     parser.add_argument("--only", nargs="+", default=list(CRYSTALS))
     args = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -78,15 +94,15 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|---|---|")
     for potential in args.potential:
         for name in args.only:
-            row = computed(name, potential, args.out)
+            row = computed(name, potential, args.out, args.lattice)
             if "error" in row:
                 print(f"| {name} | {potential} | {row['error']} |", flush=True)
                 continue
             _, lattice, *_, top, debye = CRYSTALS[name]
-            size, off = f"{row['a']:.3f}", f"{100 * (row['a'] / lattice.a - 1):+.1f} %"
+            size, off = f"{row['a']:.3f}", f"{100 * (row['a'] / lattice.a - 1):+.2f} %"
             if abs(lattice.c - lattice.a) > 1e-3:
                 size += f", {row['c']:.3f}"
-                off += f", {100 * (row['c'] / lattice.c - 1):+.1f} %"
+                off += f", {100 * (row['c'] / lattice.c - 1):+.2f} %"
             sound = row["debye_acoustic_K"]
             print(
                 f"| {name} | {potential} | {size} | {off} | {row['verdict']} | {row['worst_cm1']:.1f} cm-1"
