@@ -10,11 +10,12 @@ import typer
 from onnes.cli.common import free_name, probe_folder, read_aloud
 
 if TYPE_CHECKING:
-    from onnes.crystal.read import Crystal
-    from onnes.dft.estimate import Estimate
+    from onnes.cli.verify_run import Wishes
+    from onnes.data.records import Record
     from onnes.dft.plan import Plan
     from onnes.dft.programs import Programs
-    from onnes.dft.pseudopotentials import Pseudopotential
+
+GOOD = ("ok", "insulator", "unstable", "magnetic", "no-plateau")
 
 
 def verify(
@@ -24,49 +25,112 @@ def verify(
         bool, typer.Option("--dry-run", help="Write inputs and estimate; needs no QE.")
     ] = False,
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the run; needed to run.")] = None,
+    ladder: Annotated[
+        bool,
+        typer.Option("--ladder", help="quick for all, standard for survivors, tight for the best."),
+    ] = False,
+    keep_above: Annotated[float, typer.Option(help="--ladder: Tc in K that survives quick.")] = 1.0,
+    best: Annotated[int, typer.Option(help="--ladder: how many go to tight.")] = 3,
     pseudo: Annotated[Path | None, typer.Option(help="Folder of UPF files.")] = None,
     ecut: Annotated[float | None, typer.Option(help="Wave-function cut-off in Ry.")] = None,
+    smearing: Annotated[str | None, typer.Option(help="mv, mp, gauss or fd instead of the tier's.")] = None,
+    degauss: Annotated[float | None, typer.Option(help="Its width in Ry instead of the tier's.")] = None,
     relax: Annotated[bool, typer.Option(help="Relax the cell first.")] = True,
+    spin: Annotated[
+        bool, typer.Option("--spin", help="Look for magnetism first where an element may be magnetic.")
+    ] = False,
     cores: Annotated[int, typer.Option(min=1, help="q-points side by side, MPI processes of pw.x.")] = 1,
     qe: Annotated[Path | None, typer.Option(help="Folder of pw.x, ph.x, q2r.x, matdyn.x.")] = None,
     floor: Annotated[float, typer.Option(min=0.0, help="Free disk that is never used, MB.")] = 500.0,
     mu_star: Annotated[float, typer.Option(help="Coulomb pseudopotential of Tc.")] = 0.10,
+    epw: Annotated[
+        bool, typer.Option("--epw", help="Also write inputs of the EPW route (experimental, not run).")
+    ] = False,
+    epw_grid: Annotated[
+        tuple[int, int, int], typer.Option(help="--epw: fine k grid, e.g. 72 72 36; 0 0 0 chooses one.")
+    ] = (0, 0, 0),
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Electron-phonon coupling with Quantum ESPRESSO; the same command goes on where a run was cut.
 
-    Gives lambda, omega_log and Tc at every broadening and says whether the crystal is stable or an insulator. It does
-    not pick a broadening: see whether the curve levels off.
+    Prints lambda, omega_log and Tc at every broadening, finds the plateau, and gives a verdict: superconductor,
+    no-superconductor, unstable, insulator, magnetic, no-plateau or not-converged. Finished crystals go to
+    records.jsonl, which `onnes train` reads.
     """
-    from onnes.crystal.read import Refused
+    from onnes.cli.verify_run import Wishes
     from onnes.dft.programs import find_programs
-    from onnes.dft.tiers import tier_named
-    from onnes.errors import InputError, OnnesError, SettingsError
+    from onnes.errors import InputError, SettingsError
 
-    chosen = tier_named(tier)
-    if ecut is not None and not 1.0 <= ecut <= 1000.0:
-        raise SettingsError("bad-cutoff", f"--ecut {ecut:g} Ry; use 1 to 1000")
+    wishes = Wishes(
+        pseudo,
+        ecut,
+        relax,
+        spin,
+        smearing,
+        degauss,
+        cores,
+        floor,
+        mu_star,
+        epw_grid if any(epw_grid) else None,
+    )
+    wishes.check()
+    wishes.tier(tier)
     if not dry_run and out is None:
         raise InputError(
             "no-folder", "give --out, the folder of the run (or --dry-run for the estimate alone)"
         )
+    if epw and out is None:
+        raise InputError("no-folder", "--epw writes inputs: give --out")
+    if ladder and (dry_run or epw):
+        raise SettingsError("bad-setting", "--ladder runs; it goes with neither --dry-run nor --epw")
     programs = None if dry_run else find_programs(qe, cores)
     if out is not None:
         probe_folder(out)
+    if ladder and programs is not None and out is not None:
+        rows, records = _climbed(paths, out, programs, wishes, keep_above, best, as_json)
+    else:
+        rows, records = _each(paths, tier, out, programs, wishes, epw, as_json)
+    if records and out is not None:
+        from onnes.data.records import write_records
+
+        write_records(out / "records.jsonl", records)
+    if as_json:
+        import json
+
+        typer.echo(json.dumps(rows, indent=2))
+    if any(row["status"] not in GOOD for row in rows) or not rows:
+        raise typer.Exit(1)
+
+
+def _each(
+    paths: list[Path],
+    tier: str,
+    out: Path | None,
+    programs: Programs | None,
+    wishes: Wishes,
+    epw: bool,
+    as_json: bool,
+) -> tuple[list[dict[str, Any]], list[Record]]:
+    """Every crystal at one tier."""
+    from onnes.cli.verify_run import executed, fermi_of, planned, record_of, row_of, say
+    from onnes.cli.verify_tables import plan_row, plan_table
+    from onnes.crystal.read import Refused
+    from onnes.errors import OnnesError
+
+    chosen = wishes.tier(tier)
     rows: list[dict[str, Any]] = []
+    records: list[Record] = []
     taken: set[str] = set()
+    names: set[str] = set()
     crystals = list(read_aloud(paths))
     for item in crystals:
         if isinstance(item, Refused):
             rows.append({"id": item.id, "status": "refused", "reason": item.code})
             continue
         try:
-            plan, cost, files = _planned(item, chosen, pseudo, ecut, relax)
+            plan, cost, files = planned(item.structure, item.meta.get("isotopes"), chosen, wishes)
             if programs is not None and files is None:
-                raise InputError(
-                    "missing-pseudopotential",
-                    "no pseudopotentials: `onnes pseudo install`, or give --pseudo FOLDER",
-                )
+                _no_pseudopotentials()
         except OnnesError as error:
             typer.echo(f"onnes: {item.id}: {error}", err=True)
             rows.append({"id": item.id, "status": "refused", "reason": error.code})
@@ -74,134 +138,102 @@ def verify(
         folder = None
         if out is not None:
             folder = out if len(crystals) == 1 else out / free_name(item.id, taken)
-        if dry_run and folder is not None:
+        if programs is None and folder is not None:
             plan.write(folder, files)
-        row = _row(item, plan, cost, cores, folder)
-        typer.echo(_table(item, plan, cost, cores), err=not dry_run or as_json)
+        row = plan_row(item, plan, cost, wishes.cores, folder)
+        typer.echo(plan_table(item, plan, cost, wishes.cores), err=programs is not None or as_json)
+        if epw and folder is not None and programs is None:
+            _epw(plan, folder, cost.electrons, None, wishes)
         if programs is not None and folder is not None and files is not None:
-            row |= _executed(plan, folder, programs, files, cores, floor, mu_star, as_json)
+            outcome, state = executed(plan, folder, programs, files, wishes)
+            say(outcome)
+            if outcome.results is not None and not as_json:
+                typer.echo(outcome.results.csv().rstrip("\n"))
+            row |= row_of(outcome, wishes.mu_star)
+            if epw:
+                _epw(state.plan, folder, cost.electrons, fermi_of(folder), wishes)
+            record = record_of(free_name(item.id, names), outcome, state, folder)
+            records += [record] if record is not None else []
         rows.append(row)
-    if as_json:
-        import json
-
-        typer.echo(json.dumps(rows, indent=2))
-    if any(row["status"] not in ("ok", "insulator", "unstable") for row in rows) or not rows:
-        raise typer.Exit(1)
+    return rows, records
 
 
-def _executed(
-    plan: Plan,
-    folder: Path,
+def _climbed(
+    paths: list[Path],
+    out: Path,
     programs: Programs,
-    files: dict[str, Pseudopotential],
-    cores: int,
-    floor_MB: float,
-    mu_star: float,
+    wishes: Wishes,
+    keep_above: float,
+    best: int,
     as_json: bool,
-) -> dict[str, Any]:
-    """Run, and read what came out."""
-    from onnes.dft.results import read_results, write_results
-    from onnes.dft.run import Runner
+) -> tuple[list[dict[str, Any]], list[Record]]:
+    """All crystals up the ladder; the record of each is that of its highest finished rung."""
+    from onnes.cli.verify_run import executed, planned, record_of, row_of, say
+    from onnes.crystal.read import Refused
+    from onnes.dft.ladder import COLUMNS, Rule, climb
+    from onnes.dft.outcome import Outcome, Verdict
+    from onnes.errors import OnnesError
+
+    rule = Rule(keep_above, best)
+    rows: list[dict[str, Any]] = []
+    records: dict[str, Record] = {}
+    isotopes: dict[str, dict[int, float] | None] = {}
+    crystals: list[tuple[str, Any, Path]] = []
+    taken: set[str] = set()
+    for item in read_aloud(paths):
+        if isinstance(item, Refused):
+            rows.append({"id": item.id, "status": "refused", "reason": item.code})
+            continue
+        name = free_name(item.id, taken)
+        isotopes[name] = item.meta.get("isotopes")
+        crystals.append((name, item.structure, out / name))
+
+    def run_one(structure: Any, name: str, tier: Any, folder: Path) -> tuple[Outcome, Any]:
+        typer.echo(f"onnes: {name}, {tier}", err=True)
+        try:
+            plan, _, files = planned(structure, isotopes[name], wishes.tier(tier), wishes)
+            if files is None:
+                _no_pseudopotentials()
+            else:
+                outcome, state = executed(plan, folder, programs, files, wishes)
+        except OnnesError as error:
+            outcome = Outcome(Verdict.FAILED, error.code, error.message)
+            say(outcome)
+            return outcome, structure
+        say(outcome)
+        record = record_of(name, outcome, state, folder)
+        if record is not None:
+            records[name] = record
+        relaxed, masses = state.plan.cell.structure, state.plan.cell.masses
+        # They count the sites of a structure, and the relaxed cell has its own.
+        isotopes[name] = {n: masses[site.specie.symbol] for n, site in enumerate(relaxed)}
+        return outcome, relaxed
 
     def report(line: str) -> None:
         typer.echo(f"onnes: {line}", err=True)
 
-    runner = Runner(folder, programs, files, workers=cores, floor_MB=floor_MB, report=report)
-    state = runner.run(plan)
-    if state.status != "done":
-        typer.echo(f"onnes: {state.status}: {state.detail} [{state.reason}]", err=True)
-        return {"status": state.status, "reason": state.reason, "detail": state.detail}
-    results = read_results(state.plan, folder, mu_star)
-    write_results(results, folder)
+    rungs = climb(crystals, run_one, rule, out / "ladder.csv", report)
     if not as_json:
-        typer.echo(results.csv().rstrip("\n"))
-    if results.unstable is not None:
-        typer.echo(f"onnes: unstable: {results.unstable}", err=True)
-        return {
-            "status": "unstable",
-            "reason": str(results.unstable.reason),
-            "detail": results.unstable.detail,
-        }
-    curve = [{"sigma_Ry": r.sigma_Ry, "lambda": r.lam, "tc_K": r.tc_K} for r in results.rows]
-    return {"status": "ok", "reason": "", "mu_star": mu_star, "curve": curve}
-
-
-def _planned(
-    item: Crystal, tier: Any, pseudo: Path | None, ecut: float | None, relax: bool
-) -> tuple[Plan, Estimate, dict[str, Pseudopotential] | None]:
-    from onnes.dft.estimate import estimate
-    from onnes.dft.plan import make_cell, make_plan
-    from onnes.dft.pseudo_install import default_folder
-    from onnes.dft.pseudopotentials import find
-
-    folder = pseudo or (default_folder() if default_folder().is_dir() else None)
-    elements = sorted({site.specie.symbol for site in item.structure})
-    files = find(folder, elements) if folder is not None else None
-    cell = make_cell(item.structure, tier, pseudos=files, isotopes=item.meta.get("isotopes"), ecut_Ry=ecut)
-    plan = make_plan(cell, tier, files, relax=relax)
-    return plan, estimate(plan, files), files
-
-
-def _row(item: Crystal, plan: Plan, cost: Estimate, cores: int, folder: Path | None) -> dict[str, Any]:
-    from onnes.crystal import reduced_formula
-
-    return {
-        "id": item.id,
-        "status": "ok",
-        "reason": "",
-        "formula": reduced_formula(item.structure),
-        "tier": str(plan.tier.name),
-        "atoms": cost.atoms,
-        "electrons": cost.electrons,
-        "ecutwfc_Ry": plan.cell.ecutwfc_Ry,
-        "q": list(plan.grids.q),
-        "k": list(plan.grids.k),
-        "dense": list(plan.grids.dense),
-        "irreducible_q": len(plan.q_weights),
-        "cpu_hours": round(cost.cpu_s / 3600.0, 4),
-        "wall_hours": round(cost.wall_s(cores) / 3600.0, 4),
-        "memory_MB": round(cost.memory_MB),
-        "disk_MB": round(cost.disk_MB(cores)),
-        "cautions": list(cost.cautions),
-        "folder": None if folder is None else str(folder),
-    }
-
-
-def _table(item: Crystal, plan: Plan, cost: Estimate, cores: int) -> str:
-    """What a person reads: the crystal, its grids, a row for each kind of step, totals, cautions."""
-    from onnes.crystal import reduced_formula
-
-    grids = [
-        f"{name} {'x'.join(map(str, g))}" for name, g in zip("qk", (plan.grids.q, plan.grids.k), strict=True)
+        typer.echo("\n".join([COLUMNS, *(rung.row() for rung in rungs)]))
+    rows += [
+        {"id": r.id, "tier": str(r.tier), "climbs": r.climbs, **row_of(r.outcome, wishes.mu_star)}
+        for r in rungs
     ]
-    lines = [
-        f"{item.id}: {reduced_formula(item.structure)}, tier {plan.tier.name}",
-        f"  cell        {cost.atoms} atoms, {cost.electrons:g} electrons, {cost.bands} bands, "
-        f"{cost.symmetries} operations",
-        f"  cut-offs    {plan.cell.ecutwfc_Ry:g} / {plan.cell.ecutrho_Ry:g} Ry, FFT {'x'.join(map(str, cost.fft))}",
-        f"  grids       {', '.join(grids)}, Fermi surface {'x'.join(map(str, plan.grids.dense))}",
-        f"  {'step':<12}{'runs':>6}{'k-points':>10}{'CPU time':>12}",
-    ]
-    for step in cost.steps:
-        points = str(step.k_points) if step.k_points else ""
-        lines.append(f"  {step.kind:<12}{step.count:>6}{points:>10}{_time(step.cpu_s):>12}")
-    lines += [
-        f"  {'in all':<12}{'':>6}{'':>10}{_time(cost.cpu_s):>12}",
-        f"  wall time   {_time(cost.wall_s(cores))} on {cores} cores (longest q {_time(cost.longest_q_s)})",
-        f"  memory      {_size(cost.memory_MB)} a process;  disk {_size(cost.disk_MB(cores))}",
-        "  accuracy    a factor of 2 on the machine of the fit; other machines and large cells more",
-        *(f"  caution     {text}" for text in cost.cautions),
-    ]
-    return "\n".join(lines)
+    return rows, list(records.values())
 
 
-def _time(seconds: float) -> str:
-    if seconds < 90.0:
-        return f"{seconds:.0f} s"
-    if seconds < 5400.0:
-        return f"{seconds / 60.0:.0f} min"
-    return f"{seconds / 3600.0:.1f} h" if seconds < 48 * 3600.0 else f"{seconds / 86400.0:.1f} d"
+def _epw(plan: Plan, folder: Path, electrons: float, fermi_eV: float | None, wishes: Wishes) -> None:
+    from onnes.dft.epw_inputs import write_epw
+
+    write_epw(
+        plan, folder, electrons=electrons, fermi_eV=fermi_eV, fine_k=wishes.epw_grid, mu_star=wishes.mu_star
+    )
+    typer.echo(f"onnes: EPW inputs (experimental, not run here) in {folder / 'epw'}", err=True)
 
 
-def _size(megabytes: float) -> str:
-    return f"{megabytes:.0f} MB" if megabytes < 1000.0 else f"{megabytes / 1000.0:.1f} GB"
+def _no_pseudopotentials() -> None:
+    from onnes.errors import InputError
+
+    raise InputError(
+        "missing-pseudopotential", "no pseudopotentials: `onnes pseudo install`, or give --pseudo FOLDER"
+    )

@@ -172,6 +172,9 @@ def estimate(plan: Plan, pseudos: dict[str, Pseudopotential] | None = None) -> E
     steps = []
     if any(s.name == "relax" for s in plan.steps):
         steps.append(StepCost("relax", 1, coarse, _RELAX_RUNS * scf * coarse))
+    if any(s.name == "spin" for s in plan.steps):
+        # Two spins, and a moment that builds up over more iterations: not fitted to runs.
+        steps.append(StepCost("spin scf", 1, 2 * coarse, 3.0 * scf * coarse))
     steps += [
         StepCost("dense scf", 1, dense, scf * dense),
         StepCost("scf", 1, coarse, scf * coarse),

@@ -44,6 +44,7 @@ class Reason(StrEnum):
     UNSTABLE = "imaginary-modes"
     INCONSISTENT = "inconsistent"
     INSULATOR = "insulator"
+    MAGNETIC = "magnetic"
 
 
 @dataclass(frozen=True)

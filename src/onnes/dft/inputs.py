@@ -27,6 +27,33 @@ PREFIX, SCRATCH = "onnes", "./tmp"
 PSEUDO_FOLDER = "../pseudo"
 #: q-points on every leg of the phonon bands.
 BAND_POINTS = 20
+#: Elements looked at for magnetism: open 3d and 4f shells, and oxygen (O2, superoxides).
+MAGNETIC = frozenset(
+    [
+        "V",
+        "Cr",
+        "Mn",
+        "Fe",
+        "Co",
+        "Ni",
+        "O",
+        "Ce",
+        "Pr",
+        "Nd",
+        "Pm",
+        "Sm",
+        "Eu",
+        "Gd",
+        "Tb",
+        "Dy",
+        "Ho",
+        "Er",
+        "Tm",
+        "Yb",
+    ]
+)
+#: Share of the valence electrons of a magnetic element that starts with one spin; the others start without.
+START_POLARISATION = 0.3
 
 
 @dataclass(frozen=True)
@@ -111,6 +138,19 @@ def dense_input(cell: Cell, tier: Tier, grids: Grids) -> str:
 def scf_input(cell: Cell, tier: Tier, grids: Grids) -> str:
     """``pw.x`` input of the coarse grid the linear response starts from, in the folder of `dense_input`."""
     return _pw(cell, tier, grids.k, "scf", threshold_Ry=tier.scf_threshold_Ry)
+
+
+def spin_input(cell: Cell, tier: Tier, grid: Subdivisions) -> str:
+    """``pw.x`` input of a spin-polarised scf that starts ferromagnetic on the elements of `MAGNETIC`.
+
+    An antiferromagnet whose magnetic cell is larger than the crystal's is not found by it.
+    """
+    start = "".join(
+        f"  starting_magnetization({n})={START_POLARISATION if element in MAGNETIC else 0.0:.1f}\n"
+        for n, element in enumerate(cell.elements, start=1)
+    )
+    # A looser threshold than that of the coupling: a moment is wanted, not a density for linear response.
+    return _pw(cell, tier, grid, "scf", system=f"  nspin=2\n{start}", threshold_Ry=1e-8)
 
 
 def ph_input(tier: Tier, q: Subdivisions, number: int) -> str:
@@ -209,6 +249,15 @@ def band_path(structure: Structure) -> list[tuple[float, float, float]]:
 
     The legs of W. Setyawan and S. Curtarolo, Comput. Mater. Sci. 49, 299 (2010), as ASE keeps them, `BAND_POINTS` each.
     """
+    return _band_path(structure)[0]
+
+
+def band_corners(structure: Structure) -> list[tuple[str, int]]:
+    """Names of the corners of `band_path` with their places in it; where the path jumps two follow each other."""
+    return _band_path(structure)[1]
+
+
+def _band_path(structure: Structure) -> tuple[list[tuple[float, float, float]], list[tuple[str, int]]]:
     from ase.cell import Cell as AseCell
 
     vacuum = vacuum_axes(structure)
@@ -216,13 +265,16 @@ def band_path(structure: Structure) -> list[tuple[float, float, float]]:
         npoints=0, pbc=[not v for v in vacuum], eps=1e-3
     )
     points: list[tuple[float, float, float]] = []
+    names: list[tuple[str, int]] = []
     for stretch in _stretches(path.path):
         corners = [path.special_points[name] for name in stretch]
-        for start, end in pairwise(corners):
+        for name, (start, end) in zip(stretch, pairwise(corners), strict=False):
+            names.append((name, len(points)))
             for t in np.arange(BAND_POINTS) / BAND_POINTS:
                 points.append(_triple(start + t * (end - start)))
+        names.append((stretch[-1], len(points)))
         points.append(_triple(corners[-1]))
-    return points
+    return points, names
 
 
 def _stretches(path: str) -> list[list[str]]:

@@ -4,6 +4,7 @@ Folder layout below the run::
 
     pseudo/            copies of the pseudopotentials used
     relax/relax.in
+    spin/spin.in       only where magnetism is looked for
     scf/dense.in, scf.in
     q001/ph.in, q002/ph.in, ...
     bands/q2r.in, bands.in, a2f.in
@@ -47,7 +48,7 @@ class Step:
     Attributes
     ----------
     name : str
-        Unique in the run: ``relax``, ``dense``, ``scf``, ``q001``, ``q2r``, ``bands``, ``a2f``.
+        Unique in the run: ``relax``, ``spin``, ``dense``, ``scf``, ``q001``, ``q2r``, ``bands``, ``a2f``.
     folder : str
         Working directory below the run.
     program : Program
@@ -211,7 +212,12 @@ def make_cell(
 
 
 def make_plan(
-    cell: Cell, tier: Tier, pseudos: dict[str, Pseudopotential] | None = None, *, relax: bool = True
+    cell: Cell,
+    tier: Tier,
+    pseudos: dict[str, Pseudopotential] | None = None,
+    *,
+    relax: bool = True,
+    spin: bool = False,
 ) -> Plan:
     """Lay out the whole run of a cell.
 
@@ -223,6 +229,8 @@ def make_plan(
         Element -> pseudopotential; their checksums enter the hashes.
     relax : bool
         Whether the first step relaxes the cell. The later inputs are then made anew from the relaxed one.
+    spin : bool
+        Whether a spin-polarised scf comes before the coupling, where an element is among `inputs.MAGNETIC`.
 
     Raises
     ------
@@ -237,6 +245,9 @@ def make_plan(
     if relax:
         steps.append(Step("relax", "relax", Program.PW, inputs.relax_input(cell, tier, grids.k)))
     before = ("relax",) if relax else ()
+    if spin and any(element in inputs.MAGNETIC for element in cell.elements):
+        # Nothing reads its results, so a run with and one without it share all other steps.
+        steps.append(Step("spin", "spin", Program.PW, inputs.spin_input(cell, tier, grids.k), before))
     steps.append(Step("dense", "scf", Program.PW, inputs.dense_input(cell, tier, grids), before))
     steps.append(Step("scf", "scf", Program.PW, inputs.scf_input(cell, tier, grids), ("dense",)))
     names = [f"q{n:03d}" for n in range(1, len(weights) + 1)]

@@ -5,7 +5,7 @@ Tc follows the broadening: the curve is the result, and where it does not level 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from onnes.data.files import atomic_text
@@ -13,15 +13,20 @@ from onnes.dft.dyn_file import parse_dyn
 from onnes.dft.failures import Failure, Reason
 from onnes.dft.inputs import PREFIX
 from onnes.dft.plan import Plan
+from onnes.dft.q_sum import q_sums
 from onnes.dft.step_checks import text_of
 from onnes.errors import OnnesError
 
-COLUMNS = "sigma_Ry,lambda,omega_log_K,omega_2_K,tc_allen_dynes_K,removed_weight,reason"
+COLUMNS = "sigma_Ry,lambda,omega_log_K,omega_2_K,tc_allen_dynes_K,removed_weight,lambda_q_sum,omega_log_q_sum_K,reason"
 
 
 @dataclass(frozen=True)
 class SigmaRow:
-    """Moments and Tc at one broadening; numbers are None where `reason` says why."""
+    """Moments and Tc at one broadening; numbers are None where `reason` says why.
+
+    `lam_q_sum` and `omega_log_q_sum_K` are sums over the computed q-points (`onnes.dft.q_sum`), all others integrals
+    over the interpolated alpha2F.
+    """
 
     sigma_Ry: float
     lam: float | None
@@ -30,6 +35,8 @@ class SigmaRow:
     tc_K: float | None
     removed: float | None
     reason: str
+    lam_q_sum: float | None = None
+    omega_log_q_sum_K: float | None = None
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,10 @@ class Results:
         """Table of the rows."""
         lines = [COLUMNS]
         for row in self.rows:
-            numbers = (row.lam, row.omega_log_K, row.omega_2_K, row.tc_K, row.removed)
+            numbers = (
+                *(row.lam, row.omega_log_K, row.omega_2_K, row.tc_K, row.removed),
+                *(row.lam_q_sum, row.omega_log_q_sum_K),
+            )
             cells = ["" if x is None else f"{x:.6g}" for x in numbers]
             lines.append(",".join([f"{row.sigma_Ry:g}", *cells, row.reason]))
         return "\n".join(lines) + "\n"
@@ -80,11 +90,17 @@ def read_results(plan: Plan, folder: Path, mu_star: float = 0.10) -> Results:
     unstable = min(((w, f) for w, f in imaginary if f is not None), default=(0.0, None), key=lambda x: x[0])[
         1
     ]
-    rows = tuple(
+    rows = [
         _row(place / f"a2F.dos{s}", s * plan.tier.sigma_Ry, mu_star, unstable)
         for s in range(1, plan.tier.n_sigma + 1)
-    )
-    return Results(unstable, rows, mu_star)
+    ]
+    if unstable is None:
+        sums = q_sums(place, len(plan.q_weights), plan.tier.n_sigma)
+        rows = [
+            row if found is None else replace(row, lam_q_sum=found[0], omega_log_q_sum_K=found[1])
+            for row, found in zip(rows, sums, strict=True)
+        ]
+    return Results(unstable, tuple(rows), mu_star)
 
 
 def write_results(results: Results, folder: Path) -> Path:

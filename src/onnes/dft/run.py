@@ -33,6 +33,10 @@ from onnes.errors import DataError
 Report = Callable[[str], None]
 #: A disk with less free than this is full, MB.
 FULL_MB = 1.0
+#: Absolute magnetisation above which a crystal is magnetic, Bohr magnetons an atom.
+MOMENT_MUB = 0.05
+#: Reasons that are findings about the crystal and not failures of the run.
+FINDINGS = (Reason.INSULATOR, Reason.MAGNETIC)
 _SHORT_FILES = (Reason.FILE, Reason.TRUNCATED, Reason.NOTHING)
 
 
@@ -52,7 +56,7 @@ class RunState:
 
     Attributes
     ----------
-    status : {"done", "failed", "insulator"}
+    status : {"done", "failed", "insulator", "magnetic"}
     reason : str
         Reason code of the first failure; empty when done.
     detail : str
@@ -120,8 +124,8 @@ class Runner:
             plan.write(self.folder, self.pseudos)
             failure, final = self._all(plan)
             status = "done" if failure is None else "failed"
-            if failure is not None and failure.reason is Reason.INSULATOR:
-                status = "insulator"
+            if failure is not None and failure.reason in FINDINGS:
+                status = str(failure.reason)
             state = RunState(
                 status,
                 "" if failure is None else str(failure.reason),
@@ -142,7 +146,27 @@ class Runner:
             shutil.rmtree(self.folder / "relax" / "tmp", ignore_errors=True)
             plan = relaxed_plan(plan, self.folder, self.pseudos)
             plan.write(self.folder, self.pseudos)
-        return self._coupling(plan) or self._spectra(plan), plan
+        return self._moment(plan) or self._coupling(plan) or self._spectra(plan), plan
+
+    def _moment(self, plan: Plan) -> Failure | None:
+        """Do the spin-polarised scf where the plan has one; a moment ends the run."""
+        step = next((s for s in plan.steps if s.name == "spin"), None)
+        if step is None:
+            return None
+        failure = self._step(plan, step)
+        shutil.rmtree(self.folder / step.folder / "tmp", ignore_errors=True)
+        if failure is not None:
+            return failure
+        found = parse_pw(read_output(self.folder, step)).magnetisation
+        atoms = len(plan.cell.structure)
+        if found is None:
+            return Failure(Reason.NOT_A_NUMBER, "the spin-polarised scf states no absolute magnetisation")
+        if found > MOMENT_MUB * atoms:
+            return Failure(
+                Reason.MAGNETIC,
+                f"{found / atoms:.2f} Bohr magnetons an atom: no phonon-mediated superconductor is computed",
+            )
+        return None
 
     def _coupling(self, plan: Plan) -> Failure | None:
         """The scf and every q; neither scf is needed when every q is done."""
@@ -233,7 +257,11 @@ class Runner:
             return None
         began = time.monotonic()
         failure = self._do(plan, step)
-        if failure is not None and failure.reason is Reason.DISK_FULL and step.name in ("relax", "dense"):
+        if (
+            failure is not None
+            and failure.reason is Reason.DISK_FULL
+            and step.name in ("relax", "spin", "dense")
+        ):
             # Worth nothing, and the next attempt needs the room.
             shutil.rmtree(self.folder / step.folder / "tmp", ignore_errors=True)
         seconds = time.monotonic() - began
@@ -288,7 +316,7 @@ class Runner:
             for file in place.glob(f"{PREFIX}.dyn*"):
                 file.unlink()
             shutil.copytree(self.folder / "scf" / "tmp", place / "tmp")
-        elif step.name in ("relax", "dense"):
+        elif step.name in ("relax", "spin", "dense"):
             shutil.rmtree(place / "tmp", ignore_errors=True)
             # The scf of the coarse grid lies in what has just gone.
             (place / "scf.done.json").unlink(missing_ok=True)
@@ -316,7 +344,7 @@ def relaxed_plan(plan: Plan, folder: Path, pseudos: dict[str, Pseudopotential]) 
     structure = Structure(lattice, [name for name, _ in sites], [at for _, at in sites])
     new = make_cell(structure, plan.tier, pseudos=pseudos, ecut_Ry=plan.cell.ecutwfc_Ry)
     cell = Cell(new.structure, plan.cell.masses, plan.cell.files, plan.cell.ecutwfc_Ry, plan.cell.ecutrho_Ry)
-    return make_plan(cell, plan.tier, pseudos, relax=False)
+    return make_plan(cell, plan.tier, pseudos, relax=False, spin=any(s.name == "spin" for s in plan.steps))
 
 
 def _named(plan: Plan, name: str) -> Step:

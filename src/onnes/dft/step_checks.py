@@ -76,7 +76,7 @@ def text_of(path: Path) -> str:
 
 
 def _scratch(step: Step, place: Path, again: bool) -> Failure | None:
-    if step.name == "relax":
+    if step.name in ("relax", "spin"):
         return None
     if step.name == "dense" and again:
         kept = parse_scf_record(text_of(place / DENSE_RECORD)).failure

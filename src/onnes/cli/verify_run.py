@@ -1,0 +1,171 @@
+"""Planning and running for ``onnes verify``: one crystal at one tier, from settings to verdict, files and record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
+
+    from onnes.data.records import Record
+    from onnes.dft.estimate import Estimate
+    from onnes.dft.outcome import Outcome
+    from onnes.dft.plan import Plan
+    from onnes.dft.programs import Programs
+    from onnes.dft.pseudopotentials import Pseudopotential
+    from onnes.dft.run import RunState
+    from onnes.dft.tiers import Tier
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the command line asks for, apart from crystal, tier and folder."""
+
+    pseudo: Path | None
+    ecut: float | None
+    relax: bool
+    spin: bool
+    smearing: str | None
+    degauss: float | None
+    cores: int
+    floor_MB: float
+    mu_star: float
+    epw_grid: tuple[int, int, int] | None = None
+
+    def check(self) -> None:
+        """Refuse settings that no run can use.
+
+        Raises
+        ------
+        SettingsError
+            ``bad-cutoff``, ``bad-degauss``, ``unknown-smearing``.
+        """
+        from onnes.dft.tiers import Smearing
+        from onnes.errors import SettingsError
+
+        if self.ecut is not None and not 1.0 <= self.ecut <= 1000.0:
+            raise SettingsError("bad-cutoff", f"--ecut {self.ecut:g} Ry; use 1 to 1000")
+        if self.degauss is not None and not 1e-4 <= self.degauss <= 1.0:
+            raise SettingsError("bad-degauss", f"--degauss {self.degauss:g} Ry; use 0.0001 to 1")
+        if self.smearing is not None and self.smearing not in set(Smearing):
+            raise SettingsError(
+                "unknown-smearing", f"unknown smearing {self.smearing!r}; use one of {', '.join(Smearing)}"
+            )
+
+    def tier(self, name: str) -> Tier:
+        """Tier of a name with the smearing asked for."""
+        from onnes.dft.tiers import Smearing, tier_named
+
+        found = tier_named(name)
+        if self.smearing is not None:
+            found = replace(found, smearing=Smearing(self.smearing))
+        return found if self.degauss is None else replace(found, degauss_Ry=self.degauss)
+
+
+def planned(
+    structure: Structure, isotopes: Any, tier: Tier, wishes: Wishes
+) -> tuple[Plan, Estimate, dict[str, Pseudopotential] | None]:
+    """Plan a run and say what it costs; pseudopotentials are None where there is no folder of them."""
+    from onnes.dft.estimate import estimate
+    from onnes.dft.plan import make_cell, make_plan
+    from onnes.dft.pseudo_install import default_folder
+    from onnes.dft.pseudopotentials import find
+
+    folder = wishes.pseudo or (default_folder() if default_folder().is_dir() else None)
+    elements = sorted({site.specie.symbol for site in structure})
+    files = find(folder, elements) if folder is not None else None
+    cell = make_cell(structure, tier, pseudos=files, isotopes=isotopes, ecut_Ry=wishes.ecut)
+    plan = make_plan(cell, tier, files, relax=wishes.relax, spin=wishes.spin)
+    return plan, estimate(plan, files), files
+
+
+def executed(
+    plan: Plan, folder: Path, programs: Programs, files: dict[str, Pseudopotential], wishes: Wishes
+) -> tuple[Outcome, RunState]:
+    """Run a plan to its verdict and write what came out of it.
+
+    Raises
+    ------
+    DataError
+        ``in-use``, ``cannot-write``.
+    """
+    from onnes.dft.outcome import judge, write_outcome
+    from onnes.dft.plots import draw_run
+    from onnes.dft.results import write_results
+    from onnes.dft.run import Runner
+    from onnes.errors import OnnesError
+
+    def report(line: str) -> None:
+        typer.echo(f"onnes: {line}", err=True)
+
+    runner = Runner(folder, programs, files, workers=wishes.cores, floor_MB=wishes.floor_MB, report=report)
+    state = runner.run(plan)
+    outcome = judge(state, folder, wishes.mu_star)
+    try:
+        if outcome.results is not None:
+            write_results(outcome.results, folder)
+        write_outcome(outcome, folder)
+        if state.status == "done":
+            draw_run(state.plan.cell.structure, outcome, folder)
+    except OnnesError as error:
+        # A disk without room for the tables; the verdict is known and printed.
+        report(str(error))
+    return outcome, state
+
+
+def fermi_of(folder: Path) -> float | None:
+    """Fermi energy of the scf of a run, eV."""
+    from onnes.dft.pw_output import parse_pw
+    from onnes.dft.step_checks import text_of
+
+    return parse_pw(text_of(folder / "scf" / "scf.out")).fermi_eV
+
+
+def row_of(outcome: Outcome, mu_star: float) -> dict[str, Any]:
+    """What ``--json`` says of a finished or failed run."""
+    from onnes.dft.outcome import Verdict
+
+    told = outcome.as_dict()
+    good = outcome.verdict in (Verdict.SUPERCONDUCTOR, Verdict.NORMAL)
+    told["curve"] = [
+        {
+            "sigma_Ry": r["sigma_Ry"],
+            "lambda": r["lambda"],
+            "tc_K": r["tc_allen_dynes_K"],
+            "reason": r["reason"],
+        }
+        for r in told["curve"]
+    ]
+    return {"status": "ok" if good else told["verdict"], "mu_star": mu_star, **told}
+
+
+def record_of(name: str, outcome: Outcome, state: RunState, folder: Path) -> Record | None:
+    """The record of a run whose verdict is about the crystal; None for one that failed."""
+    from onnes.dft.outcome import FINAL
+    from onnes.dft.to_record import record_of_run
+
+    return record_of_run(name, state.plan, outcome, folder) if outcome.verdict in FINAL else None
+
+
+def say(outcome: Outcome) -> None:
+    """Verdict, reasons, Tc by every formula, on stderr."""
+    code = f" [{outcome.reason}]" if outcome.reason else ""
+    typer.echo(f"onnes: {outcome.verdict}: {outcome.detail}{code}", err=True)
+    if outcome.summary:
+        typer.echo(
+            f"onnes: Tc at mu* {outcome.summary['mu_star']:g} (range for mu* 0.15 to 0.08), K", err=True
+        )
+        for name, row in outcome.summary["tc"].items():
+            typer.echo(
+                f"onnes:   {name:<22}{row['tc_K']:8.3f}  {row['low_K']:.3f} to {row['high_K']:.3f}", err=True
+            )
+        solved = outcome.summary["eliashberg"] or {}
+        if solved.get("tc_K") is not None:
+            band = "" if solved["low_K"] is None else f"  {solved['low_K']:.3f} to {solved['high_K']:.3f}"
+            typer.echo(f"onnes:   {'eliashberg':<22}{solved['tc_K']:8.3f}{band}", err=True)
+    for note in outcome.notes:
+        typer.echo(f"onnes: note: {note}", err=True)
