@@ -2,8 +2,9 @@
 
 `run` computes phonons (cell and atoms relaxed, symmetry kept, supercell of at most 2x2x2) for 300 crystals of the
 616-material set (dynamically stable in DFT) and 300 of those left out of it (unstable), drawn with numpy seed 0, one
-crystal a formula, at most 8 atoms; a line a crystal, so a rerun resumes. `score` chooses the tolerance on one half of
-the formulas and reports the other half, for each potential, by vote, and beside the majority class.
+crystal a formula, at most 8 atoms; a line a crystal, so a rerun resumes; stable and unstable ones take turns, so a run
+that was stopped is a smaller sample of the same kind. `score` chooses the tolerance of each potential on one half of
+the crystals (the same half for all) and reports the other, by potential and by vote, beside the majority class.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pymatgen.core import Structure
 
 from onnes.errors import OnnesError
 from onnes.stability.phonon_report import RELAXED, phonon_report
+from onnes.stability.sun import wilson
 
 SHARED = Path(os.environ.get("ONNES_SHARED", Path(__file__).resolve().parents[3] / "shared"))
 EACH, MOST_ATOMS = 300, 8
@@ -76,11 +78,11 @@ def table(stable: np.ndarray, said: np.ndarray) -> dict:
     """Confusion matrix of "stable" with Wilson intervals, accuracy beside that of the majority class."""
 
     def share(mask: np.ndarray, right: np.ndarray) -> dict:
-        low, high = wilson(int((mask & right).sum()), int(mask.sum()))
+        found = wilson(int((mask & right).sum()), int(mask.sum()))
         return {
-            "share": round(float(right[mask].mean()), 3),
-            "ci95": [round(low, 3), round(high, 3)],
-            "n": int(mask.sum()),
+            "share": round(found.share, 3),
+            "ci95": [round(found.low, 3), round(found.high, 3)],
+            "n": found.n,
         }
 
     right = stable == said
@@ -99,61 +101,54 @@ def table(stable: np.ndarray, said: np.ndarray) -> dict:
     }
 
 
-def wilson(hits: int, n: int, z: float = 1.96) -> tuple[float, float]:
-    """95 % interval of a share (Wilson 1927)."""
-    if not n:
-        return float("nan"), float("nan")
-    middle, width = (
-        (hits + z * z / 2) / (n + z * z),
-        z * np.sqrt(hits * (n - hits) / n + z * z / 4) / (n + z * z),
-    )
-    return float(middle - width), float(middle + width)
-
-
 def balanced(stable: np.ndarray, said: np.ndarray) -> float:
     """Mean of the shares of both classes that are recognised."""
     return float(((stable & said).sum() / stable.sum() + (~stable & ~said).sum() / (~stable).sum()) / 2.0)
 
 
+def halves() -> dict[str, bool]:
+    """Whether a crystal is one of those that choose the tolerance."""
+    names = [row["id"] for row in crystals()]
+    order = np.random.default_rng(1).permutation(len(names))
+    return {names[i]: k % 2 == 0 for k, i in enumerate(order)}
+
+
 def score(files: list[Path], key: str = "worst_cm1") -> dict:
-    """Tolerance of each potential from one half of the formulas, confusion matrix on the other."""
+    """Tolerance of each potential from one half of the crystals, confusion matrices on the other."""
     runs = {f.stem: {r["id"]: r for r in map(json.loads, f.read_text().splitlines())} for f in files}
-    out: dict = {}
-    votes: dict[str, dict[str, bool]] = {}
+    chooses, out = halves(), {}
+    said: dict[str, dict[str, bool]] = {}
     for name, rows in runs.items():
         good = sorted((r for r in rows.values() if "error" not in r), key=lambda r: r["id"])
-        stable = np.array([r["dft"] for r in good])
-        worst = np.array([r[key] for r in good])
-        choosing = np.random.default_rng(1).permutation(len(good)) % 2 == 0
-        best = max(TOLERANCES, key=lambda t: balanced(stable[choosing], worst[choosing] >= -t))
+        stable, worst = np.array([r["dft"] for r in good]), np.array([r[key] for r in good])
+        choosing = np.array([chooses[r["id"]] for r in good])
+        by = {t: balanced(stable[choosing], worst[choosing] >= -t) for t in TOLERANCES}
+        best = max(TOLERANCES, key=lambda t: by[t])
+        said[name] = {r["id"]: bool(r[key] >= -best) for r in good}
+        codes = [r["error"] for r in rows.values() if "error" in r]
         out[name] = {
             "tolerance_cm1": best,
-            "balanced_by_tolerance": {
-                str(t): round(balanced(stable[choosing], worst[choosing] >= -t), 3) for t in TOLERANCES
-            },
+            "balanced_by_tolerance": {str(t): round(v, 3) for t, v in by.items()},
+            "n_choosing": int(choosing.sum()),
             "other_half": table(stable[~choosing], worst[~choosing] >= -best),
             "other_half_at_5_cm1": table(stable[~choosing], worst[~choosing] >= -5.0),
-            "failed": {
-                c: sum(r.get("error") == c for r in rows.values())
-                for c in {r["error"] for r in rows.values() if "error" in r}
-            },
+            "failed": {code: codes.count(code) for code in sorted(set(codes))},
             "cpu_seconds_median": float(np.median([r["seconds"] for r in rows.values()])),
         }
-        for r, w in zip(good, worst, strict=True):
-            votes.setdefault(r["id"], {})[name] = bool(w >= -5.0)
-    both = [i for i, v in votes.items() if len(v) == len(runs)]
+    common = set.intersection(*(set(x) for x in said.values()))
+    both = sorted(i for i in common if not chooses[i])
     if len(runs) > 1 and both:
         first = next(iter(runs.values()))
         stable = np.array([first[i]["dft"] for i in both])
-        agreed = np.array([len(set(votes[i].values())) == 1 for i in both])
-        said = np.array([all(votes[i].values()) for i in both])
-        out["all call it stable (5 cm-1)"] = table(stable, said)
-        out["where all agree (5 cm-1)"] = table(stable[agreed], said[agreed]) | {
-            "share_agreed": round(float(agreed.mean()), 3)
+        votes = np.array([[said[name][i] for i in both] for name in runs])
+        agreed = votes.all(0) | ~votes.any(0)
+        out["vote"] = {
+            "all call it stable": table(stable, votes.all(0)),
+            "any calls it stable": table(stable, votes.any(0)),
+            "where all agree": table(stable[agreed], votes[0][agreed])
+            | {"share_agreed": round(float(agreed.mean()), 3)},
+            "each alone": {name: table(stable, v) for name, v in zip(runs, votes, strict=True)},
         }
-        for name in runs:
-            alone = np.array([votes[i][name] for i in both])
-            out[f"{name} on the crystals of the vote (5 cm-1)"] = table(stable, alone)
     return out
 
 
