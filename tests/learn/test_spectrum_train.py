@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -10,12 +11,16 @@ import numpy as np
 import pytest
 import torch
 from pymatgen.core import Lattice, Structure
+from typer.testing import CliRunner
 
+from onnes.cli.main import app
+from onnes.crystal.read import read
 from onnes.data.records import Record, write_records
 from onnes.errors import DataError, ModelError, OnnesError, SettingsError
 from onnes.learn.spectrum import SpectrumEnsemble
 from onnes.learn.spectrum_data import curve_files, curve_of, prepare
 from onnes.learn.spectrum_fit import FitSettings, Member, SpectrumData
+from onnes.learn.spectrum_score import SpectralRun
 from onnes.learn.spectrum_train import TrainSettings, enough_curves, open_run
 from onnes.learn.store import Checkpoint
 from onnes.spectra import predict_spectra
@@ -224,3 +229,98 @@ def test_a_curve_beyond_the_published_grid_is_refused(tmp_path):
 
 def test_the_shipped_conventions_stay():
     assert SpectrumEnsemble("cso").sources == ("alexandria", "jarvis")
+
+
+def evaluate(*args):
+    found = CliRunner().invoke(app, ["evaluate", *map(str, args), "--json"])
+    assert found.exit_code == 0, found.output
+    return json.loads(found.stdout)
+
+
+def test_evaluate_scores_a_folder_out_of_bag(trained):
+    """The same rows and figures as the card's, from the checkpoint: each crystal by the members that lacked it."""
+    where, _ = trained
+    write_records(where / "curves.jsonl", records(18))
+    model = where / "my model"
+    found = evaluate(model, "--data", where / "curves.jsonl")
+    card = Checkpoint.load(model / "model.safetensors").card["out_of_bag"]["curves"]["lambda"]
+    line = next(x for x in found["lines"] if x["name"] == "mae")
+    assert line["rows"] == "out of bag" and line["n"] == card["n"]
+    # The weights are kept in half precision.
+    assert line["value"] == pytest.approx(card["mae"], rel=0.02)
+    assert line["low"] < line["value"] < line["high"] and line["constant"] > 0.0
+    notes = " ".join(found["notes"])
+    assert "area between the curves" in notes and "bootstrap sample" in notes
+    warmer = evaluate(model, "--data", where / "curves.jsonl", "--target", "Tc_K", "--mu-star", 0.2)
+    assert "mu* 0.2" in " ".join(warmer["notes"]) and warmer["lines"][0]["n"] == card["n"]
+
+
+def test_evaluate_tells_new_formulas_from_those_that_every_member_has_seen(trained):
+    where, _ = trained
+    run = SpectralRun(where / "my model")
+    cell = Structure(Lattice.cubic(4.1), ["Y"], [[0, 0, 0]])
+    new = Record.from_structure(cell, id="new", source="mine", labels={"lambda": 0.5})
+    old = records(1)[0].model_copy(update={"labels": {"lambda": 0.5}})
+    k = run.table.place(old.formula)
+    assert run.marks([new])[0] == "unseen" and run.allowed([new]).all()
+    assert run.left.shape == (6, 20) and 0 < run.left.sum() < run.left.size
+    run.left[:, k] = [True, False, True, False, False, False]
+    assert run.marks([old]) == ["out of bag"] and run.allowed([old])[:, 0].tolist() == run.left[:, k].tolist()
+    curves = run.curves([old, new])
+    assert np.isfinite(curves[:, :, 0]).tolist() == [[m, True] for m in run.left[:, k].tolist()]
+    run.left[:, k] = False
+    assert run.marks([old]) == ["seen (trained on)"] and run.allowed([old]).all()
+    found = run.score([old, new], "lambda", mu_star=0.1, formula="allen-dynes")
+    assert np.isfinite(found.value).all() and found.marks == ["seen (trained on)", "unseen"]
+    run.left = None
+    assert run.marks([old, new]) == ["seen (trained on)", "unseen"]
+    with pytest.raises(ModelError, match="was trained for"):
+        run.chosen("epc", None, [new])
+    with pytest.raises(ModelError, match="predicts no gap_eV"):
+        run.chosen(None, "gap_eV", [new])
+    with pytest.raises(DataError, match="--curves"):
+        run.chosen(None, None, records(1))
+
+
+def test_curves_are_for_spectral_runs_alone(trained):
+    where, _ = trained
+    args = ["evaluate", "median", "--data", where / "mine.jsonl", "--curves", where]
+    found = CliRunner().invoke(app, [*map(str, args)])
+    assert isinstance(found.exception, SettingsError) and found.exception.code == "conflicting-options"
+
+
+def test_members_by_hand_with_vibrations_are_those_of_one_command(tmp_path):
+    """Six tasks of a job array, then the collecting call, against one call; with coarse vibrations as inputs."""
+    write_records(tmp_path / "mine.jsonl", records())
+    base = ["train", "spectrum", "--data", tmp_path / "mine.jsonl", "--members", 6, "--epochs", 1]
+    base += ["--model", "spectrum-bete", "--phonons", "coarse"]
+
+    def train(folder, *more):
+        return CliRunner().invoke(app, [*map(str, [*base, "--out", folder, *more])])
+
+    one, many = tmp_path / "one", tmp_path / "many"
+    found = train(one)
+    assert found.exit_code == 0, found.output
+    assert len(list((one / "vibrations").glob("*.npy"))) == 20
+    shutil.copytree(one / "vibrations", many / "vibrations")
+    for k in (2, 0, 3, 5, 4):
+        assert train(many, "--member", k).exit_code == 0
+        assert (many / f"member-{k}.npz").exists() and not (many / "model.safetensors").exists()
+    outside = train(many, "--member", 6)
+    assert isinstance(outside.exception, SettingsError) and "members are 0 to 5" in str(outside.exception)
+    assert isinstance(train(many).exception, OnnesError)  # a training is there: --resume
+    assert train(many, "--resume").exit_code == 0  # member 1 was left out and is trained
+    first, second = (Checkpoint.load(x / "model.safetensors", "spectrum") for x in (one, many))
+    assert first.settings == second.settings and list(first.settings["variants"]) == ["cpd"]
+    assert first.tensors.keys() == second.tensors.keys()
+    assert all(torch.equal(v, second.tensors[k]) for k, v in first.tensors.items())
+    write_records(tmp_path / "curves.jsonl", records(18))
+    scored = evaluate(many, "--data", tmp_path / "curves.jsonl", "--target", "omega_log_K")
+    card = second.card["out_of_bag"]["curves"]["omega_log_K"]
+    line = next(x for x in scored["lines"] if x["name"] == "mae")
+    assert (line["rows"], line["n"]) == ("out of bag", card["n"])
+    assert line["value"] == pytest.approx(card["mae"], rel=0.02)
+    Structure(Lattice.cubic(3.3), ["Nb", "Nb"], [[0, 0, 0], [0.5, 0.5, 0.5]]).to(str(tmp_path / "Nb.cif"))
+    (crystal,) = read([tmp_path / "Nb.cif"])
+    (curve,) = predict_spectra([crystal], model=many, phonons="coarse")
+    assert curve.status == "ok" and curve.variant == "cpd" and curve.numbers["lambda"] > 0.0

@@ -10,6 +10,7 @@ import typer
 if TYPE_CHECKING:
     from onnes.data.records import Record
     from onnes.learn.evaluate import Evaluation
+    from onnes.learn.spectrum_score import SpectralRun
     from onnes.learn.trained import TrainedRun
 
 
@@ -42,6 +43,12 @@ def evaluate(
     mu_star: float = typer.Option(0.10, "--mu-star", help="For Tc of the shipped model."),
     formula: str = typer.Option("allen-dynes", "--formula", help="For Tc of the shipped model."),
     curve: bool = typer.Option(True, "--learning-curve/--no-learning-curve", help="With --out; baselines."),
+    curves: Path = typer.Option(
+        None,
+        "--curves",
+        help="Folder of alpha2F files named after the ids; for a run of onnes train spectrum.",
+    ),
+    unit: str = typer.Option(None, "--curve-unit", help="Unit of curve files that do not state theirs."),
     out: Path = typer.Option(None, "--out", help="Folder for csv files and figures."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
     reference: Path = typer.Option(
@@ -83,10 +90,8 @@ def evaluate(
             "conflicting-options", f"{model} is not trained here: leave out --folds and --repeats"
         )
     records, notes = _read(data, where, [target or "lambda"] if trained is None else trained.labels)
-    if trained is not None:
-        from onnes.learn.trained import chosen_label
-
-        target = chosen_label(trained, task, target, records)
+    records, target = _of_run(trained, records, notes, task, target, curves, unit, mu_star, formula)
+    if trained is not None and target is not None:
         notes += trained.remarks(target)
         threshold = trained.threshold(target) if threshold is None else threshold
     target = target or "lambda"
@@ -124,8 +129,36 @@ def evaluate(
             typer.echo(f"onnes: wrote {path}", err=True)
 
 
-def _trained(model: str) -> TrainedRun | None:
+def _of_run(
+    run: TrainedRun | SpectralRun | None,
+    records: list[Record],
+    notes: list[str],
+    task: str | None,
+    target: str | None,
+    curves: Path | None,
+    unit: str | None,
+    mu_star: float,
+    formula: str,
+) -> tuple[list[Record], str | None]:
+    """Records with the labels of their curves where the run predicts curves, and the label to score."""
+    from onnes.errors import SettingsError
+    from onnes.learn.spectrum_data import curve_files
+    from onnes.learn.spectrum_score import SpectralRun
+    from onnes.learn.trained import chosen_label
+
+    if isinstance(run, SpectralRun):
+        records, said = run.labelled(records, curve_files(curves), unit, mu_star=mu_star, formula=formula)
+        notes += said
+        return records, run.chosen(task, target, records)
+    if curves is not None or unit is not None:
+        raise SettingsError("conflicting-options", "--curves is for a folder of onnes train spectrum")
+    return records, target if run is None else chosen_label(run, task, target, records)
+
+
+def _trained(model: str) -> TrainedRun | SpectralRun | None:
     """The run that a path names; None for a name of a model."""
+    from functools import partial
+
     from onnes.learn.baselines import BASELINES
     from onnes.learn.evaluate import SHIPPED, SPECTRAL
 
@@ -136,8 +169,12 @@ def _trained(model: str) -> TrainedRun | None:
         or model.endswith(".csv")
     ):
         return None
+    from onnes.learn.spectrum_score import SpectralRun, is_spectral
     from onnes.learn.trained import TrainedRun
+    from onnes.spectra import vibrations
 
+    if is_spectral(model):
+        return SpectralRun(model, lambda phonons: partial(vibrations, phonons=phonons))
     return TrainedRun(model)
 
 

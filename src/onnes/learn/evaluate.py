@@ -25,6 +25,7 @@ from onnes.learn.plan import Plan, Turn
 from onnes.learn.retrieval import Coverage, Curve
 
 if TYPE_CHECKING:
+    from onnes.learn.spectrum_score import SpectralRun
     from onnes.learn.trained import TrainedRun
 
 FloatArray = NDArray[np.float64]
@@ -154,12 +155,14 @@ def data_hash(records: Sequence[Record], target: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def evaluate(model: str | TrainedRun, records: Sequence[Record], plan: Plan, options: Options) -> Evaluation:
+def evaluate(
+    model: str | TrainedRun | SpectralRun, records: Sequence[Record], plan: Plan, options: Options
+) -> Evaluation:
     """Score a model.
 
     Parameters
     ----------
-    model : str or TrainedRun
+    model : str, TrainedRun or SpectralRun
         ``shipped``, ``shipped-spectrum``, a name of `onnes.learn.baselines.BASELINES`, a csv of predictions
         (`onnes.learn.given`), or a checkpoint of ``onnes train``.
     records : sequence of Record
@@ -185,8 +188,13 @@ def evaluate(model: str | TrainedRun, records: Sequence[Record], plan: Plan, opt
     notes = list(plan.notes)
     x: FloatArray | None = None
     if not isinstance(model, str):
+        from onnes.learn.trained import TrainedRun
+
         truth = model.truth(records, options.target)
-        found, words = _trained(model, records, truth, plan, options, notes)
+        if isinstance(model, TrainedRun):
+            found, words = _trained(model, records, truth, plan, options, notes)
+        else:
+            found, words = _spectral(model, records, truth, plan, options, notes)
     else:
         truth = np.array([record.labels[options.target] for record in records])
         if model in (SHIPPED, SPECTRAL):
@@ -352,6 +360,41 @@ def _trained(
     notes: list[str],
 ) -> tuple[Predicted, str]:
     """A run of ``onnes train``; the constant is the median of its training labels where it states one."""
+    found, asked = _of_run(run, records, truth, plan, options, notes)
+    found.value[0, plan.scored], said = run.predict(
+        asked, options.target, mu_star=options.mu_star, formula=options.formula
+    )
+    notes += [*marks.notes(found.mark, plan.scored), *said]
+    model = run.checkpoint.settings["model"]
+    return found, f"{model} trained for {run.task} (checkpoint {run.checkpoint.hash})"
+
+
+def _spectral(
+    run: SpectralRun,
+    records: Sequence[Record],
+    truth: FloatArray,
+    plan: Plan,
+    options: Options,
+    notes: list[str],
+) -> tuple[Predicted, str]:
+    """A run of ``onnes train spectrum``, each crystal out of bag."""
+    found, asked = _of_run(run, records, truth, plan, options, notes)
+    got = run.score(asked, options.target, mu_star=options.mu_star, formula=options.formula)
+    scored = plan.scored
+    found.value[0, scored], found.low[0, scored], found.high[0, scored] = got.value, got.low, got.high
+    notes += [*marks.notes(found.mark, scored), *got.notes]
+    return found, run.words
+
+
+def _of_run(
+    run: TrainedRun | SpectralRun,
+    records: Sequence[Record],
+    truth: FloatArray,
+    plan: Plan,
+    options: Options,
+    notes: list[str],
+) -> tuple[Predicted, list[Record]]:
+    """Constant and marks of a run of ours, and the rows to ask it for."""
     if plan.repeats > 1:
         raise SettingsError("bad-repeats", "a trained network is not trained again: repeats would be copies")
     found = Predicted.empty(1, len(truth))
@@ -360,17 +403,11 @@ def _trained(
         found.median[0, plan.scored] = run.median(options.target)
     elif not len(plan.turns[0].train):
         notes.append("constant: median of the scored rows, for the run states none of its training rows")
-    scored = plan.scored
-    asked = [records[int(i)] for i in scored]
-    found.put_marks(scored, run.marks(asked))
+    asked = [records[int(i)] for i in plan.scored]
+    found.put_marks(plan.scored, run.marks(asked))
     if options.unseen_only:  # before the costly part
-        marks.refuse_seen(found.mark, scored)
-    found.value[0, scored], said = run.predict(
-        asked, options.target, mu_star=options.mu_star, formula=options.formula
-    )
-    notes += [*marks.notes(found.mark, scored), *said]
-    model = run.checkpoint.settings["model"]
-    return found, f"{model} trained for {run.task} (checkpoint {run.checkpoint.hash})"
+        marks.refuse_seen(found.mark, plan.scored)
+    return found, asked
 
 
 def _warnings(records: Sequence[Record], target: str) -> list[str]:

@@ -93,11 +93,16 @@ class FormulaTable:
                 )
         raise ModelError("bad-folds", f"{len(parts)} formulas are too many for hashes of four bytes")
 
-    def part(self, formula: str) -> int:
-        """Number of the formula's part, `UNSEEN` where it is in none."""
+    def place(self, formula: str) -> int:
+        """Row of the formula in the table, `UNSEEN` where it is not there."""
         key = _key(self.salt, formula)
         k = int(np.searchsorted(self.keys, np.uint32(key)))
-        return int(self.parts[k]) if k < len(self.keys) and int(self.keys[k]) == key else UNSEEN
+        return k if k < len(self.keys) and int(self.keys[k]) == key else UNSEEN
+
+    def part(self, formula: str) -> int:
+        """Number of the formula's part, `UNSEEN` where it is in none."""
+        k = self.place(formula)
+        return UNSEEN if k == UNSEEN else int(self.parts[k])
 
     def parts_of(self, formulas: Iterable[str]) -> NDArray[np.intp]:
         """`part` of each formula, shape (n,)."""

@@ -20,6 +20,8 @@ PLAIN = ""
 UNSEEN_ROWS = "unseen"
 #: The formula was trained on, but only heads that left it out were asked.
 OUT_OF_FOLD = "out of fold"
+#: The formula was trained on, but only members whose bootstrap sample lacked it were asked.
+OUT_OF_BAG = "out of bag"
 #: By part of the table of formulas of `onnes train`.
 SEEN_PARTS = {"training": "seen (trained on)", "validation": "seen (early stopping)"}
 #: The model's card names the database of the row as training data.
@@ -28,7 +30,7 @@ IN_SAMPLE = "in sample"
 NOT_KNOWN = "seen or not"
 
 #: Marks whose figures are a test of the model.
-CLEAN = (PLAIN, UNSEEN_ROWS, OUT_OF_FOLD)
+CLEAN = (PLAIN, UNSEEN_ROWS, OUT_OF_FOLD, OUT_OF_BAG)
 
 
 def headline(marks: Sequence[str], scored: Index) -> tuple[str, Index]:

@@ -187,8 +187,8 @@ def prepare(
             kept.append((record, labels, graph_of(record.structure(), settings.graph)))
         except OnnesError as error:
             refused[record.id] = f"{error.code}: {error.message}"
-    kept = _with_features(kept, potentials, cache, refused)
-    sites = _with_vibrations(kept, vibrations, cache, refused)
+    kept = with_potentials(kept, potentials, cache, refused)
+    sites = with_vibrations(kept, vibrations, cache, refused)
     kept = [k for k in kept if k[0].id not in refused]
     if not kept:
         raise DataError("no-labels", "no record has a curve, or lambda and omega_log_K, that can be used")
@@ -221,7 +221,8 @@ def prepare(
     return Prepared(data, sources, volumes, refused, digest.hexdigest()[:16])
 
 
-def _paths(record: Record, potentials: Mapping[str, tuple[str, ...]], cache: Path) -> Iterator[Path]:
+def paths_of(record: Record, potentials: Mapping[str, tuple[str, ...]], cache: Path) -> Iterator[Path]:
+    """Where the features of a record are kept, one file a potential."""
     key = content_key(record)
     return (cache / f"features-{name}" / f"{key}.npy" for name in potentials)
 
@@ -229,13 +230,13 @@ def _paths(record: Record, potentials: Mapping[str, tuple[str, ...]], cache: Pat
 def _features(
     record: Record, potentials: Mapping[str, tuple[str, ...]], cache: Path
 ) -> NDArray[np.float32] | None:
-    parts = [cached_rows(path, len(record.species)) for path in _paths(record, potentials, cache)]
+    parts = [cached_rows(path, len(record.species)) for path in paths_of(record, potentials, cache)]
     if any(p is None for p in parts):
         return None
     return np.concatenate([p for p in parts if p is not None], axis=1)
 
 
-def _with_features(
+def with_potentials(
     kept: list[Any], potentials: Mapping[str, tuple[str, ...]], cache: Path, refused: dict[str, str]
 ) -> list[Any]:
     """Compute the features that the cache lacks; records the potentials refuse are left out."""
@@ -249,12 +250,12 @@ def _with_features(
                 if isinstance(found, OnnesError):
                     refused[record.id] = f"{found.code}: {found.message}"
                     continue
-                for path, name in zip(_paths(record, potentials, cache), potentials, strict=True):
+                for path, name in zip(paths_of(record, potentials, cache), potentials, strict=True):
                     _save(path, found[name].x.astype(np.float32))
     return [k for k in kept if k[0].id not in refused]
 
 
-def _with_vibrations(
+def with_vibrations(
     kept: list[Any],
     vibrations: Callable[[Structure], SiteSpectra] | None,
     cache: Path,

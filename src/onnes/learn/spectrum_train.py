@@ -51,6 +51,8 @@ MU_STAR, FORMULA = 0.10, "allen-dynes"
 WEIGHTS = "weights."
 #: Environment variable with the process that started a member.
 PARENT = "ONNES_PARENT"
+#: Tensor of the checkpoint: which members have not seen which formula (`left_out`).
+LEFT_OUT = "left_out"
 QUANTITIES = ("lambda", "omega_log_K", "omega_2_K", "tc_K")
 
 
@@ -277,7 +279,13 @@ def finish(prepared: Prepared, settings: TrainSettings, out: Path, files: Sequen
         "volume_per_atom_range": volumes,
     }
     table = FormulaTable.of(dict.fromkeys(data.group.tolist(), 0), ("training",), prepared.digest)
-    stored = {"variants": {settings.variant: variant}, "sources": prepared.sources, KEY: table.settings()}
+    stored = {
+        "variants": {settings.variant: variant},
+        "sources": prepared.sources,
+        KEY: table.settings(),
+        "median": medians(data),
+    }
+    tensors[LEFT_OUT] = torch.from_numpy(left_out(values, data, table))
     full = {
         "what": f"alpha2F(omega) on {grid.omega_meV[0]:g}-{grid.omega_meV[-1]:g} meV, variant {settings.variant}",
         "split": "out of bag: a crystal is scored by the members whose bootstrap sample lacked its formula"
@@ -299,6 +307,33 @@ def finish(prepared: Prepared, settings: TrainSettings, out: Path, files: Sequen
     checkpoint = Checkpoint("spectrum", stored, full, tensors | table.tensors())
     checkpoint.save(out / MODEL_FILE)
     return checkpoint
+
+
+def left_out(values: FloatArray, data: SpectrumData, table: FormulaTable) -> NDArray[np.uint8]:
+    """1 where a member's bootstrap sample lacked a formula of the table, shape (members, formulas).
+
+    Parameters
+    ----------
+    values : ndarray, shape (members, n, K)
+        Outputs; NaN where the member has seen the crystal.
+    """
+    found = np.ones((len(values), len(table.keys)), dtype=np.uint8)
+    unseen = np.isfinite(values[:, :, 0])
+    for i, formula in enumerate(data.group):
+        found[:, table.place(str(formula))] &= unseen[:, i]
+    return found
+
+
+def medians(data: SpectrumData) -> dict[str, float]:
+    """Median of the training labels, by name; of omega_2 over those that have it."""
+    m = data.moments
+    with np.errstate(invalid="ignore"):
+        columns = {
+            "lambda": np.exp(m[:, 0]),
+            "omega_log_K": np.exp(m[:, 1]) * MEV,
+            "omega_2_K": np.exp(m[:, 1] + m[:, 2]) * MEV,
+        }
+    return {k: float(np.nanmedian(v)) for k, v in columns.items() if np.isfinite(v).any()}
 
 
 def _members(
