@@ -60,19 +60,20 @@ class Desk:
             script.write_text(f"#!/bin/sh\nexport FAKE_QE='{self.place}'\n{line}\n")
             script.chmod(0o755)
 
-    def plan(self, tier=TIER):
+    def plan(self, tier=TIER, **options):
         structure = Structure(
             Lattice.cubic(3.97), ["Al"] * 4, [[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]]
         )
-        return make_plan(make_cell(structure, tier, pseudos=self.pseudos, ecut_Ry=15.0), tier, self.pseudos)
+        cell = make_cell(structure, tier, pseudos=self.pseudos, ecut_Ry=15.0)
+        return make_plan(cell, tier, self.pseudos, **options)
 
     def runner(self, **options):
         options = {"floor_MB": 1.0, "look_s": 0.05, **options}
         return Runner(self.folder, find_programs(self.place), self.pseudos, **options)
 
-    def run(self, tier=TIER, **options):
+    def run(self, tier=TIER, *, spin=False, **options):
         (self.place / "CALLS").write_text("")
-        return self.runner(**options).run(self.plan(tier))
+        return self.runner(**options).run(self.plan(tier, spin=spin))
 
     @property
     def called(self) -> list[str]:
@@ -154,6 +155,38 @@ def test_insulator_stops_at_the_dense_grid(desk):
     assert (state.status, state.reason) == ("insulator", "insulator") and "0.62 eV" in state.detail
     assert desk.called == ["relax", "dense"]
     assert desk.run().status == "insulator" and desk.called == []
+
+
+@pytest.fixture
+def magnetic_aluminium(monkeypatch):
+    """The fake programs know aluminium only: let it be an element that is looked at."""
+    monkeypatch.setattr("onnes.dft.inputs.MAGNETIC", frozenset({"Al"}))
+
+
+def test_moment_ends_the_run_before_the_coupling(desk, magnetic_aluminium):
+    state = desk.run(spin=True)
+    # The captured scf of nickel: 0.67 Bohr magnetons.
+    assert (state.status, state.reason) == ("magnetic", "magnetic") and "0.67" in state.detail
+    assert desk.called == ["relax", "spin"] and not (desk.folder / "spin" / "tmp").exists()
+    assert desk.run(spin=True).status == "magnetic" and desk.called == []
+
+
+def test_without_a_moment_the_run_goes_on_and_other_steps_are_shared(desk, magnetic_aluminium):
+    desk.fault(spin="no moment")
+    assert desk.run(spin=True).status == "done" and desk.called == ["relax", "spin", *ALL[1:]]
+    assert desk.run().status == "done" and desk.called == []
+
+
+@pytest.mark.parametrize(("fault", "reason"), [("kill", "killed"), ("not converged", "scf-not-converged")])
+def test_spin_polarised_scf_that_failed_is_done_again(desk, magnetic_aluminium, fault, reason):
+    desk.fault(spin=fault)
+    assert desk.run(spin=True).reason == reason and desk.called == ["relax", "spin"]
+    desk.fault(spin="no moment")
+    assert desk.run(spin=True).status == "done" and desk.called[0] == "spin"
+
+
+def test_elements_without_magnetism_are_not_looked_at(desk):
+    assert [s.name for s in desk.plan(spin=True).steps] == [s.name for s in desk.plan().steps]
 
 
 @pytest.mark.parametrize("workers", [1, 3])

@@ -151,7 +151,7 @@ def _each(
                 typer.echo(outcome.results.csv().rstrip("\n"))
             row |= row_of(outcome, wishes.mu_star)
             if epw:
-                _epw(state.plan, folder, cost.electrons, fermi_of(folder), wishes)
+                _epw(state.plan, folder, cost.electrons, fermi_of(folder), wishes, outcome.tc_K)
             record = record_of(free_name(item.id, names), outcome, state, folder)
             records += [record] if record is not None else []
         rows.append(row)
@@ -222,11 +222,24 @@ def _climbed(
     return rows, list(records.values())
 
 
-def _epw(plan: Plan, folder: Path, electrons: float, fermi_eV: float | None, wishes: Wishes) -> None:
+def _epw(
+    plan: Plan,
+    folder: Path,
+    electrons: float,
+    fermi_eV: float | None,
+    wishes: Wishes,
+    tc_K: float | None = None,
+) -> None:
     from onnes.dft.epw_inputs import write_epw
 
     write_epw(
-        plan, folder, electrons=electrons, fermi_eV=fermi_eV, fine_k=wishes.epw_grid, mu_star=wishes.mu_star
+        plan,
+        folder,
+        electrons=electrons,
+        fermi_eV=fermi_eV,
+        fine_k=wishes.epw_grid,
+        mu_star=wishes.mu_star,
+        tc_K=tc_K,
     )
     typer.echo(f"onnes: EPW inputs (experimental, not run here) in {folder / 'epw'}", err=True)
 

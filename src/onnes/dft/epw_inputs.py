@@ -1,4 +1,4 @@
-"""Inputs of the EPW route (Wannier interpolation of the coupling): experimental, written but not run by onnes.
+"""Inputs of the EPW route (Wannier interpolation of the coupling): experimental, written and not run by onnes.
 
 The chain, in a folder of its own (``epw/``)::
 
@@ -30,8 +30,11 @@ FINE_K_DENSITY_A = 120.0
 FERMI_WINDOW_EV, DEGAUSS_EV, DEGAUSS_MEV = 0.4, 0.1, 0.5
 #: Frozen window above the Fermi level, eV.
 FROZEN_EV = 1.0
-#: Matsubara cut-off, eV, and temperatures, K.
-CUTOFF_EV, TEMPERATURES = 1.0, "1.0 2.0 4.0 6.0 8.0 10.0 15.0 20.0 30.0 40.0"
+#: Matsubara cut-off, eV.
+CUTOFF_EV = 1.0
+#: Temperatures of the Eliashberg equations as fractions of the Tc expected, and that Tc where nothing is known, K.
+#: Above Tc epw.x 5.3.1 does not end its iterations and stops with an error of its mixing.
+FRACTIONS, EXPECTED_K = (0.2, 0.4, 0.6, 0.8), 5.0
 
 
 def write_epw(
@@ -42,6 +45,7 @@ def write_epw(
     fermi_eV: float | None = None,
     fine_k: Subdivisions | None = None,
     mu_star: float = 0.10,
+    tc_K: float | None = None,
 ) -> list[Path]:
     """Write the inputs of the chain below ``folder/epw``.
 
@@ -58,6 +62,8 @@ def write_epw(
     fine_k : tuple of 3 int, optional
         Fine k grid; the fine q grid is its half.
     mu_star : float
+    tc_K : float, optional
+        Expected, from the run of ph.x: decides the temperatures.
 
     Returns
     -------
@@ -73,7 +79,7 @@ def write_epw(
         "scf.in": scf_input(plan.cell, plan.tier, plan.grids),
         "ph.in": ph_input(plan),
         "nscf.in": nscf_input(plan, electrons),
-        "epw.in": epw_input(plan, electrons, fermi_eV, fine_k, mu_star),
+        "epw.in": epw_input(plan, electrons, fermi_eV, fine_k, mu_star, tc_K),
         "collect.sh": collect_script(len(plan.q_weights)),
     }
     written = []
@@ -95,10 +101,13 @@ def ph_input(plan: Plan) -> str:
 
 
 def nscf_input(plan: Plan, electrons: float | None = None) -> str:
-    """``pw.x`` input of all points of the coarse k grid, listed: Wannier functions need them without symmetry."""
+    """``pw.x`` input of all points of the coarse k grid, listed, as Wannier functions need them.
+
+    Symmetry stays on: with ``nosym`` epw.x 5.3.1 ends in a segmentation fault, because ph.x used the symmetry.
+    """
     text = scf_input(plan.cell, plan.tier, plan.grids)
     text = text.replace("calculation='scf'", "calculation='nscf'").replace(
-        "  ibrav=0\n", f"  ibrav=0\n  nbnd={_bands(plan, electrons)}\n  nosym=.true.\n  noinv=.true.\n"
+        "  ibrav=0\n", f"  ibrav=0\n  nbnd={_bands(plan, electrons)}\n"
     )
     head = text[: text.index("K_POINTS")]
     n = plan.grids.k
@@ -114,12 +123,14 @@ def epw_input(
     fermi_eV: float | None = None,
     fine_k: Subdivisions | None = None,
     mu_star: float = 0.10,
+    tc_K: float | None = None,
 ) -> str:
     """``epw.x`` input: Wannier functions, fine grids, alpha2F and the isotropic Eliashberg equations."""
     cell, (k, q) = plan.cell, (plan.grids.k, plan.grids.q)
     fine = fine_k or _fine(plan)
     if any(n < 1 or (n % 2 and n > 1) for n in fine):
         raise SettingsError("bad-grid", f"fine k grid {'x'.join(map(str, fine))}: even numbers, or 1")
+    temperatures = [f"{fraction * (tc_K or EXPECTED_K):.3f}" for fraction in FRACTIONS]
     half = tuple(max(1, n // 2) for n in fine)
     wannier = _projections(plan)
     masses = "".join(f"  amass({n})={cell.masses[e]:.6f}\n" for n, e in enumerate(cell.elements, start=1))
@@ -134,13 +145,13 @@ def epw_input(
         number = _bands(plan, electrons)
     return (
         "EPW: experimental, made by onnes\n&inputepw\n"
-        f"  prefix='{PREFIX}'\n  outdir='{SCRATCH}'\n  dvscf_dir='./save'\n{masses}"
+        f"  prefix='{PREFIX}'\n  outdir='{SCRATCH}/'\n  dvscf_dir='./save'\n{masses}"
         "  elph=.true.\n  epwwrite=.true.\n  epwread=.false.\n  etf_mem=1\n"
         f"  wannierize=.true.\n  nbndsub={number}\n  num_iter=300\n{frozen}{functions}"
         f"  fsthick={FERMI_WINDOW_EV:g}\n  degaussw={DEGAUSS_EV:g}\n  degaussq={DEGAUSS_MEV:g}\n"
         "  ephwrite=.true.\n  eliashberg=.true.\n  liso=.true.\n  limag=.true.\n  lpade=.true.\n"
         f"  nsiter=500\n  conv_thr_iaxis=1.0d-3\n  wscut={CUTOFF_EV:g}\n  muc={mu_star:g}\n"
-        f"  nstemp={len(TEMPERATURES.split())}\n  temps={TEMPERATURES}\n"
+        f"  nstemp={len(temperatures)}\n  temps={' '.join(temperatures)}\n"
         f"  nk1={k[0]}\n  nk2={k[1]}\n  nk3={k[2]}\n  nq1={q[0]}\n  nq2={q[1]}\n  nq3={q[2]}\n"
         f"  mp_mesh_k=.true.\n  nkf1={fine[0]}\n  nkf2={fine[1]}\n  nkf3={fine[2]}\n"
         f"  nqf1={half[0]}\n  nqf2={half[1]}\n  nqf3={half[2]}\n/\n"

@@ -68,7 +68,7 @@ def parse_epw(
     return EpwOutput(
         _failure(text, whole, lam if coupling else 0.0, stderr, crash, exit_code),
         (re.findall(r"Program EPW v\.?\s*(\S+)", whole) or [""])[0],
-        tuple(real(x) for x in re.findall(rf"\)\s*{NUMBER}\s*$", _final_state(whole), re.MULTILINE)),
+        tuple(real(x) for x in re.findall(rf"\)\s*:\s*{NUMBER}\s*$", _final_state(whole), re.MULTILINE)),
         last(
             rf"Fermi energy (?:is calculated from the fine k-mesh: Ef|coarse grid)\s*=\s*{NUMBER} eV", whole
         ),
@@ -89,7 +89,8 @@ def _failure(
         return unfinished(text, exit_code)
     if "Program EPW" not in whole:
         return Failure(Reason.NOT_QE, "this is no output of epw.x")
-    if not re.search(r"^ +EPW +:.*WALL", whole, re.MULTILINE):
+    # The clock of the whole program is printed in between as well; the last one follows these words.
+    if not re.search(r"Total program execution\n +EPW +:.*WALL", whole):
         return unfinished(text, exit_code)
     if lam is None:
         return Failure(Reason.TRUNCATED, "the run ended without an electron-phonon coupling strength")

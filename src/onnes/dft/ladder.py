@@ -34,10 +34,14 @@ class Rule:
         too coarse to say anything.
     best : int
         From standard to tight: this many superconductors of the highest Tc.
+    soft_cm1 : float
+        From quick to standard go also crystals whose deepest imaginary mode is not below minus this: on a coarse k grid
+        a strong Kohn anomaly looks like an instability (fcc Pb: -41 cm-1 on 6x6x6 k).
     """
 
     keep_above_K: float = 1.0
     best: int = 3
+    soft_cm1: float = 60.0
 
     def __post_init__(self) -> None:
         if not (self.keep_above_K >= 0.0 and self.best >= 0):
@@ -136,13 +140,16 @@ def climb(
 
 
 def survivors(rungs: Sequence[Rung], tier: TierName, rule: Rule) -> list[Rung]:
-    """Those that climb to a tier, the highest Tc first and crystals without a plateau last."""
+    """Those that climb to a tier: the highest Tc first, then crystals without a plateau, then soft ones."""
     good = [r for r in rungs if r.outcome.verdict is Verdict.SUPERCONDUCTOR]
     good.sort(key=lambda r: -(r.outcome.tc_K or 0.0))
     if tier is TierName.TIGHT:
         return good[: rule.best]
     good = [r for r in good if (r.outcome.tc_K or 0.0) >= rule.keep_above_K]
-    return good + [r for r in rungs if r.outcome.verdict is Verdict.NO_PLATEAU]
+    soft = [
+        r for r in rungs if r.outcome.verdict is Verdict.UNSTABLE and r.outcome.lowest_cm1 >= -rule.soft_cm1
+    ]
+    return good + [r for r in rungs if r.outcome.verdict is Verdict.NO_PLATEAU] + soft
 
 
 def _write(table: Path | None, done: Sequence[Rung]) -> None:

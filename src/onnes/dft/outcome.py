@@ -97,6 +97,11 @@ class Outcome:
         value = solved.get("tc_K")
         return float(self.summary["tc"]["allen-dynes"]["tc_K"] if value is None else value)
 
+    @property
+    def lowest_cm1(self) -> float:
+        """Lowest computed frequency, negative for an imaginary mode; minus infinity where none was computed."""
+        return float("-inf") if self.results is None else self.results.lowest_cm1
+
     def as_dict(self) -> dict[str, Any]:
         """As plain data, ready for JSON."""
         curve = [

@@ -47,6 +47,8 @@ class Results:
     ----------
     unstable : Failure or None
         The deepest imaginary mode of all q; None for a stable crystal.
+    lowest_cm1 : float
+        Lowest frequency of all q; the acoustic ones at Gamma, zero by translation, count.
     rows : tuple of SigmaRow
     mu_star : float
     """
@@ -54,6 +56,7 @@ class Results:
     unstable: Failure | None
     rows: tuple[SigmaRow, ...]
     mu_star: float
+    lowest_cm1: float = 0.0
 
     def csv(self) -> str:
         """Table of the rows."""
@@ -100,7 +103,7 @@ def read_results(plan: Plan, folder: Path, mu_star: float = 0.10) -> Results:
             row if found is None else replace(row, lam_q_sum=found[0], omega_log_q_sum_K=found[1])
             for row, found in zip(rows, sums, strict=True)
         ]
-    return Results(unstable, tuple(rows), mu_star)
+    return Results(unstable, tuple(rows), mu_star, min((float(w) for w, _ in imaginary), default=0.0))
 
 
 def write_results(results: Results, folder: Path) -> Path:
