@@ -47,6 +47,7 @@ __all__ = [
     "Site",
     "WyckoffPosition",
     "cell_of",
+    "centring_vectors",
     "constrain",
     "describe",
     "family",
@@ -54,6 +55,7 @@ __all__ = [
     "group_operations",
     "lattice_mask",
     "log_lattice",
+    "primitive_basis",
     "project_strain",
     "wyckoff_position",
     "wyckoff_positions",
@@ -144,7 +146,7 @@ class Described:
     @property
     def n_primitive(self) -> int:
         """Atoms in the primitive cell."""
-        return self.n_atoms // len(_centring(self.number))
+        return self.n_atoms // len(centring_vectors(self.number))
 
     @property
     def formula(self) -> str:
@@ -178,13 +180,13 @@ class Described:
         """
         from pymatgen.core import Structure as PmgStructure
 
-        basis = _primitive_basis(self.number)
+        basis = primitive_basis(self.number)
         whole = self.structure()
         frac = np.mod(whole.frac_coords @ np.linalg.inv(basis), 1.0)
         kept: list[int] = []
         start = 0
         for m in self.multiplicities:
-            kept += [start + i for i in _distinct(frac[start : start + m], m // len(_centring(self.number)))]
+            kept += [start + i for i in _distinct(frac[start : start + m], m // len(centring_vectors(self.number)))]
             start += m
         names = symbols(whole)
         return PmgStructure(basis @ whole.lattice.matrix, [names[i] for i in kept], frac[kept])
@@ -202,7 +204,8 @@ def _distinct(frac: Floats, count: int) -> list[int]:
     return kept
 
 
-def _centring(number: int) -> Floats:
+def centring_vectors(number: int) -> Floats:
+    """Translations (c, 3) of a group within its conventional cell, zero among them."""
     rotations, translations = group_operations(number)
     found: Floats = translations[(rotations == np.eye(3)).all(axis=(1, 2))]
     return found
@@ -219,8 +222,9 @@ _PRIMITIVE = {
 }
 
 
-def _primitive_basis(number: int) -> Floats:
-    vectors = _centring(number)
+def primitive_basis(number: int) -> Floats:
+    """Rows (3, 3) of the primitive cell of `Described.primitive` in the axes of the conventional one."""
+    vectors = centring_vectors(number)
     if len(vectors) in (1, 3, 4):
         return np.array(_PRIMITIVE[{1: "P", 3: "R", 4: "F"}[len(vectors)]], dtype=float)
     shift = vectors[np.abs(vectors).sum(axis=1) > 0][0]

@@ -43,6 +43,10 @@ class DenoiserSettings:
         Largest centre of the radial functions, angstrom.
     max_atoms : int
         Largest number of atoms in a cell.
+    symmetry : bool
+        Whether the network is told space group and Wyckoff letters.
+    dropout : float
+        Of the updates of node features, in training.
     """
 
     hidden: int = 192
@@ -51,8 +55,10 @@ class DenoiserSettings:
     radial: int = 16
     cutoff: float = 6.0
     max_atoms: int = 20
+    symmetry: bool = False
+    dropout: float = 0.0
 
-    def as_dict(self) -> dict[str, float | int]:
+    def as_dict(self) -> dict[str, float | int | bool]:
         """Return the settings as plain numbers, for the checkpoint."""
         return asdict(self)
 
@@ -138,8 +144,9 @@ class PairFeatures(nn.Module):
 class Layer(nn.Module):
     """One round of messages between all pairs of atoms of a crystal."""
 
-    def __init__(self, hidden: int, pair: int) -> None:
+    def __init__(self, hidden: int, pair: int, dropout: float = 0.0) -> None:
         super().__init__()
+        self.drop = nn.Dropout(dropout)
         self.norm = nn.LayerNorm(hidden)
         self.sender = nn.Linear(hidden, hidden)
         self.receiver = nn.Linear(hidden, hidden, bias=False)
@@ -158,7 +165,7 @@ class Layer(nn.Module):
             + self.whole(whole)[:, None, None]
         )
         message = self.edge(first)
-        return h + self.node(torch.cat([x, message.mean(dim=2)], dim=-1)), message
+        return h + self.drop(self.node(torch.cat([x, message.mean(dim=2)], dim=-1))), message
 
 
 class Denoiser(nn.Module):
@@ -172,6 +179,8 @@ class Denoiser(nn.Module):
     def __init__(self, settings: DenoiserSettings) -> None:
         super().__init__()
         self.settings = settings
+        #: Messages in bfloat16 (training on a GPU); geometry stays in single precision.
+        self.in_half = False
         size = settings.hidden
         self.pairs = PairFeatures(settings)
         self.element = nn.Embedding(MAX_Z + 1, size)
@@ -180,7 +189,14 @@ class Denoiser(nn.Module):
         self.cell = nn.Sequential(nn.Linear(6, size), nn.SiLU(), nn.Linear(size, size))
         self.tc = nn.Sequential(nn.Linear(2, size), nn.SiLU(), nn.Linear(size, size))
         self.stable = nn.Embedding(3, size)
-        self.layers = nn.ModuleList(Layer(size, self.pairs.size) for _ in range(settings.layers))
+        if settings.symmetry:
+            # 0 stands for "not told"; letters are places in the alphabet of the International Tables, plus one.
+            self.group = nn.Embedding(231, size)
+            self.letter = nn.Embedding(28, size)
+        self.layers = nn.ModuleList(
+            Layer(size, self.pairs.size, settings.dropout) for _ in range(settings.layers)
+        )
+        self.drop = nn.Dropout(settings.dropout)
         self.last = nn.LayerNorm(size)
         self.to_type = nn.Linear(size, MAX_Z + 1)
         self.to_score = nn.Linear(size, 3, bias=False)
@@ -196,6 +212,8 @@ class Denoiser(nn.Module):
         time: Tensor,
         log_tc: Tensor,
         stable: Tensor,
+        group: Tensor | None = None,
+        letter: Tensor | None = None,
     ) -> Denoised:
         """Denoise a batch of crystals with N atoms each.
 
@@ -214,6 +232,10 @@ class Denoiser(nn.Module):
             log10 of the target Tc in kelvin; NaN where not conditioned.
         stable : Tensor of int, shape (B,)
             0 not conditioned, 1 dynamically stable, 2 unstable.
+        group : Tensor of int, shape (B,), optional
+            Space group; only where the settings ask for it.
+        letter : Tensor of int, shape (B, N), optional
+            Place of each atom's Wyckoff letter, plus one.
         """
         with torch.no_grad():
             pair, push = self.pairs(frac, cell)
@@ -227,14 +249,24 @@ class Denoiser(nn.Module):
             + self.tc(target)
             + self.stable(stable)
         )
-        h = self.element(types) + whole[:, None]
+        h = self.drop(self.element(types))
+        if self.settings.symmetry:
+            if group is None or letter is None:
+                raise ValueError("this network needs space group and letters")
+            whole = whole + self.group(group)
+            h = h + self.letter(letter)
+        h = h + whole[:, None]
         message = h.new_zeros(())
-        for layer in self.layers:
-            h, message = layer(h, pair, whole)
-        h = self.last(h)
+        with torch.autocast(h.device.type, torch.bfloat16, enabled=self.in_half, cache_enabled=False):
+            # Cast once, not in every layer.
+            pair = pair.to(torch.bfloat16) if self.in_half else pair
+            for layer in self.layers:
+                h, message = layer(h, pair, whole)
+            push_weight = self.to_push(message)
+        h = self.last(h.to(frac.dtype))
         # The per-node part can only be a function of differences: remove its mean, a shift of the origin.
         score = self.to_score(h)
-        pushes = torch.einsum("bijk,bijkx->bix", self.to_push(message), push) / types.shape[1]
+        pushes = torch.einsum("bijk,bijkx->bix", push_weight.to(push.dtype), push) / types.shape[1]
         score = score + pushes
         score = score - score.mean(dim=1, keepdim=True)
         pooled = torch.cat([h.mean(dim=1), whole], dim=-1)

@@ -1,0 +1,163 @@
+"""Train one of the generators; rerun to resume.
+
+    python training/generate/train.py --model orbits --data FILE.npz --out DIR
+
+Models: ``joint`` (lattice, coordinates and types together), ``orbits`` (lattice and free parameters within a
+space group), ``sites`` (space group, Wyckoff letters and elements). FILE.npz is packed by crystals.py. Pre-
+training draws every crystal alike; in the last fifth the electron-phonon crystals are drawn eight times as
+often as the others, those with Tc above 5 K forty times (up-sampling of the rare ones, after seed paper 002).
+DIR gets last.pt every two minutes, log.jsonl, and at the end weights.pt with everything that pack.py needs.
+Needs torch and numpy only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+from pathlib import Path
+
+import torch
+
+from onnes.generate.diffusion import JointDiffusion, OrbitDiffusion
+from onnes.generate.fitting import FitSettings, fit
+from onnes.generate.groups import Groups, load_frames, load_groups, packed_hash, read_packed
+from onnes.generate.orbits import FamilyScale
+from onnes.generate.process import LatticeScale
+from onnes.generate.site_loss import SiteLoss, load_sites
+from onnes.nets.denoiser import DenoiserSettings
+from onnes.nets.sites import SiteSettings
+
+#: Sources of the electron-phonon crystals in a packed file.
+EPH = (1, 2)
+
+
+def weigh(groups: Groups) -> None:
+    """Weights of the last part of the training."""
+    for group in groups.values():
+        eph = sum((group["source"] == s).float() for s in EPH)
+        high = (torch.nan_to_num(group["log_tc"], nan=-9.0) > 0.69897).float()
+        group["tuned_weight"] = 0.125 + 0.875 * eph + 4.0 * high
+
+
+def build(args: argparse.Namespace) -> tuple[torch.nn.Module, Groups, Groups, dict[str, object]]:
+    """Module, training and validation groups, and what the checkpoint must know beside the weights."""
+    load = {"joint": load_groups, "orbits": load_frames, "sites": load_sites}[args.model]
+    train, val = (load(args.data, split, args.device) for split in ("train", "val"))
+    if args.model == "sites":
+        sites = SiteSettings(hidden=args.hidden, layers=args.layers, dropout=args.dropout)
+        arrays = read_packed(args.data, "train")
+        trained = torch.as_tensor(arrays["types"][train_atoms(arrays)].astype(int)).unique()
+        features = torch.as_tensor(arrays["element_features"])
+        module = SiteLoss(sites, features, trained, shuffle=not args.canonical)
+        return module, train, val, {"network": sites.as_dict()}
+    net = DenoiserSettings(
+        hidden=args.hidden,
+        layers=args.layers,
+        max_atoms=max(max(train), max(val)),
+        symmetry=args.model == "orbits",
+        dropout=args.dropout,
+    )
+    if args.model == "joint":
+        scale = LatticeScale.fit(torch.cat([g["lattice"] for g in train.values()]).cpu().numpy())
+        known = {"lattice_mean": list(scale.mean), "lattice_std": list(scale.std)}
+        return JointDiffusion(net, scale), train, val, {"network": net.as_dict(), **known}
+    family = FamilyScale.fit(torch.cat([g["lattice"] for g in train.values()]))
+    known = {"lattice_scale": [family.mean, family.diagonal, family.other]}
+    return OrbitDiffusion(net, family), train, val, {"network": net.as_dict(), **known}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--model", choices=("joint", "orbits", "sites"), required=True)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--steps", type=int, default=20000)
+    parser.add_argument("--seconds", type=float)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--hidden", type=int, default=256)
+    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--dropout", type=float, default=0.0)
+    parser.add_argument("--weight-decay", type=float, default=1e-3)
+    parser.add_argument("--canonical", action="store_true", help="sites: no change of description")
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--pairs", type=int, default=12000)
+    parser.add_argument("--tuned", type=float, default=0.8)
+    parser.add_argument("--every", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--start", type=Path, help="begin from these weights.pt, for another round")
+    parser.add_argument("--half", action="store_true", help="messages in bfloat16")
+    args = parser.parse_args()
+    torch.manual_seed(args.seed)
+    if args.device == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = True
+    else:
+        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    module, train, val, known = build(args)
+    if args.start:
+        start = torch.load(args.start, map_location="cpu", weights_only=True)["weights"]
+        module.net.load_state_dict({name: value.float() for name, value in start.items()})
+    module.to(args.device).train()
+    if args.half and args.model != "sites":
+        module.net.in_half = True
+    weigh(train)
+    count = {
+        name: sum(len(g["weight"]) for g in groups.values())
+        for name, groups in (("train", train), ("val", val))
+    }
+    size = sum(p.numel() for p in module.parameters())
+    print(f"{args.model}: {count}, {size} parameters", flush=True)
+    settings = FitSettings(
+        steps=args.steps,
+        seconds=args.seconds,
+        lr=args.lr,
+        batch=args.batch,
+        pairs=args.pairs if args.model != "sites" else 10**9,
+        weight_decay=args.weight_decay,
+        tuned=args.tuned,
+        every=args.every,
+        seed=args.seed,
+        checks=30 if args.model == "sites" else 10,
+        # Symbols and free parameters are soon learnt by heart.
+        keep_best=args.model != "joint",
+    )
+    line, weights = fit(module, module, train, settings, args.out, val)
+    arrays = read_packed(args.data, "train")
+    sizes, amounts = (x.tolist() for x in torch.as_tensor(arrays["n"].astype(int)).unique(return_counts=True))
+    known |= {
+        "atom_counts": dict(zip(map(str, sizes), amounts, strict=True)),
+        "elements": torch.as_tensor(arrays["types"][train_atoms(arrays)].astype(int)).unique().tolist(),
+    }
+    card = {
+        "n_train": count["train"],
+        "n_val": count["val"],
+        "data_hash": packed_hash(args.data),
+        "command": "python training/generate/train.py " + " ".join(sys.argv[1:]),
+        "seed": args.seed,
+        "last": line,
+        "parameters": size,
+        "environment": {
+            "torch": str(torch.__version__),
+            "python": platform.python_version(),
+            "device": torch.cuda.get_device_name() if args.device == "cuda" else "cpu",
+        },
+    }
+    temporary = args.out / "weights.tmp"
+    # Half precision: what is shipped, too.
+    weights = {name.removeprefix("net."): value.half() for name, value in weights.items()}
+    torch.save({"weights": weights, "settings": known, "card": card}, temporary)
+    os.replace(temporary, args.out / "weights.pt")
+    print("done", json.dumps(line), flush=True)
+
+
+def train_atoms(arrays) -> torch.Tensor:
+    """Indices of the atoms of the rows read."""
+    starts, n = arrays["start"].astype(int), arrays["n"].astype(int)
+    return torch.cat([torch.arange(s, s + k) for s, k in zip(starts.tolist(), n.tolist(), strict=True)])
+
+
+if __name__ == "__main__":
+    main()
