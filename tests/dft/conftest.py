@@ -13,3 +13,7 @@ def cache(tmp_path_factory, monkeypatch):
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("ONNES_CACHE", str(folder))
     return folder
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "qe: runs Quantum ESPRESSO; skipped where it is not installed")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -103,6 +104,9 @@ def test_several_crystals_get_folders_of_their_own(run, mgb2, tmp_path):
         (["--dry-run", "--pseudo", "nowhere"], "no-such-folder"),
         ([], "no-folder"),
         (["--out", "run", "--qe", "."], "no-qe"),
+        (["--dry-run", "--smearing", "warm"], "unknown-smearing"),
+        (["--dry-run", "--degauss", "7"], "bad-degauss"),
+        (["--dry-run", "--ladder", "--out", "run"], "bad-setting"),
     ],
 )
 def test_refusals(run, mgb2, options, expected):
@@ -174,6 +178,121 @@ def test_run_with_fake_programs_to_the_curve(run, small, tmp_path):
     arguments[arguments.index(tmp_path / "out")] = tmp_path / "other"
     code, _, err = run(*arguments)
     assert code == 0 and "insulator: a gap of 0.62 eV" in err
+
+
+def options(tmp_path, desk, out="out"):
+    return [
+        "--qe",
+        desk.place,
+        "--pseudo",
+        tmp_path / "pp",
+        "--ecut",
+        "15",
+        "--out",
+        tmp_path / out,
+        "--floor",
+        "1",
+    ]
+
+
+def test_verdict_result_and_record_of_a_finished_run(run, small, tmp_path):
+    desk = Desk(tmp_path)
+    AL.to(filename=str(tmp_path / "al.cif"))
+    code, out, err = run("verify", tmp_path / "al.cif", *options(tmp_path, desk), "--json")
+    (row,) = json.loads(out)
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    (record,) = [json.loads(line) for line in (tmp_path / "out" / "records.jsonl").read_text().splitlines()]
+    assert code == 0 and row["verdict"] == result["verdict"] == record["meta"]["verdict"]
+    assert f"onnes: {row['verdict']}: " in err and len(row["curve"]) == 10
+    sha256 = record["meta"]["dft"]["pseudopotentials"]["Al"]["sha256"]
+    assert sha256 == hashlib.sha256((tmp_path / "pp" / "Al.upf").read_bytes()).hexdigest()
+    assert record["meta"]["dft"]["quantum_espresso"] == "6.7MaX"
+    assert (tmp_path / "out" / "figures" / "phonons.png").is_file()
+
+
+def test_wrong_element_is_named_and_the_rerun_completes(run, small, tmp_path):
+    desk = Desk(tmp_path)
+    AL.to(filename=str(tmp_path / "al.cif"))
+    good = (tmp_path / "pp" / "Al.upf").read_text()
+    (tmp_path / "pp" / "Al.upf").write_text(upf("Ga"))
+    code, _, err = run("verify", tmp_path / "al.cif", *options(tmp_path, desk))
+    assert code == 1 and "wrong-element" in err and not (desk.place / "CALLS").exists()
+    (tmp_path / "pp" / "Al.upf").write_text(good)
+    assert run("verify", tmp_path / "al.cif", *options(tmp_path, desk))[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "verdict"),
+    [
+        ({"scf": "not converged"}, "not-converged"),
+        ({"dense": "empty files"}, "failed"),
+        ({"a2f": "kill"}, "failed"),
+    ],
+)
+def test_run_that_failed_has_a_named_verdict_no_record_and_a_rerun_completes(
+    run, small, tmp_path, fault, verdict
+):
+    desk = Desk(tmp_path)
+    AL.to(filename=str(tmp_path / "al.cif"))
+    desk.fault(**fault)
+    code, out, _ = run("verify", tmp_path / "al.cif", *options(tmp_path, desk), "--json")
+    (row,) = json.loads(out)
+    assert code == 1 and row["verdict"] == row["status"] == verdict and row["reason"] and row["tc_K"] is None
+    assert not (tmp_path / "out" / "records.jsonl").exists()
+    assert json.loads((tmp_path / "out" / "result.json").read_text())["verdict"] == verdict
+    assert run("verify", tmp_path / "al.cif", *options(tmp_path, desk))[0] == 0
+
+
+@pytest.fixture
+def small_ladder(monkeypatch):
+    """Every tier with the grids of the captured run, told apart by a threshold that enters the inputs."""
+    from onnes.dft import tiers
+
+    for n, name in enumerate(tiers.TierName):
+        tier = dataclasses.replace(TIER, name=name, ph_threshold=10.0 ** -(12 + n))
+        monkeypatch.setitem(tiers.TIERS, name, tier)
+
+
+def test_ladder_climbs_goes_on_where_it_was_cut_and_gathers_the_highest_rungs(run, small_ladder, tmp_path):
+    desk = Desk(tmp_path)
+    (tmp_path / "cifs").mkdir()
+    for name in ("a", "b"):
+        AL.to(filename=str(tmp_path / "cifs" / f"{name}.cif"))
+    arguments = ["verify", tmp_path / "cifs", "--ladder", *options(tmp_path, desk), "--best", "1"]
+    (desk.place / "FAULT").write_text(json.dumps({"q002": "kill"}))
+    code, out, err = run(*arguments)
+    rows = [line.split(",")[:3] for line in out.splitlines()[1:]]
+    assert code == 1 and rows[0] == ["a", "quick", "failed"] and "2 of 2 crystals" in err
+    (desk.place / "CALLS").write_text("")
+    code, out, err = run(*arguments)
+    rows = [line.split(",") for line in out.splitlines()[1:]]
+    verdicts = {(r[0], r[1]): r[2] for r in rows}
+    assert code == 0 and len({r[2] for r in rows}) == 1 and verdicts[("a", "quick")] != "failed"
+    # Both climb, whatever the captured curve's verdict is; the fault cost only its own q.
+    assert [(r[0], r[1]) for r in rows[:4]] == [(n, t) for t in ("quick", "standard") for n in ("a", "b")]
+    assert (tmp_path / "out" / "ladder.csv").read_text() == out
+    first = (tmp_path / "out" / "records.jsonl").read_text().splitlines()
+    assert [json.loads(line)["id"] for line in first] == ["a", "b"]
+    tiers = [json.loads(line)["meta"]["dft"]["tier"]["name"] for line in first]
+    assert tiers[1] == "standard" and tiers[0] in ("standard", "tight")
+    (desk.place / "CALLS").write_text("")
+    assert run(*arguments)[1] == out and desk.called == []
+
+
+def test_epw_inputs_on_demand(run, mgb2, tmp_path):
+    arguments = ["verify", mgb2, "--dry-run", "--tier", "standard", "--epw"]
+    code, _, err = run(*arguments, "--epw-grid", "72", "72", "36", "--out", tmp_path / "run")
+    assert code == 0 and "experimental" in err
+    text = (tmp_path / "run" / "epw" / "epw.in").read_text()
+    assert "nkf1=72" in text and "nqf3=18" in text and (tmp_path / "run" / "epw" / "collect.sh").is_file()
+    assert "no-folder" in run(*arguments)[2]
+
+
+def test_smearing_and_its_width_reach_the_inputs(run, mgb2, tmp_path):
+    arguments = ["verify", mgb2, "--dry-run", "--out", tmp_path / "run"]
+    assert run(*arguments, "--smearing", "mp", "--degauss", "0.03")[0] == 0
+    text = (tmp_path / "run" / "scf" / "scf.in").read_text()
+    assert "smearing='mp'" in text and "degauss=0.030000" in text
 
 
 @pytest.mark.slow
