@@ -231,7 +231,7 @@ class Runner:
             try:
                 self._gather(plan, self.folder / "bands")
             except OSError as error:
-                return Failure(Reason.DISK_FULL, f"gathering the q-points: {error.strerror or error}")
+                return Failure(Reason.DISK_FULL, f"gathering the q-points: {_words(error)}")
         for name in ("q2r", "bands", "a2f"):
             failure = self._step(plan, _named(plan, name))
             if failure is not None:
@@ -289,7 +289,7 @@ class Runner:
             if failure is None:
                 self._record(plan, step, place)
         except OSError as error:
-            return Failure(Reason.DISK_FULL, f"{step.name}: {error.strerror or error}")
+            return Failure(Reason.DISK_FULL, f"{step.name}: {_words(error)}")
         except DataError as error:
             return Failure(Reason.DISK_FULL, f"{step.name}: {error.message}")
         if failure is not None and failure.reason in _SHORT_FILES and free_MB(self.folder) < FULL_MB:
@@ -349,6 +349,13 @@ def relaxed_plan(plan: Plan, folder: Path, pseudos: dict[str, Pseudopotential]) 
 
 def _named(plan: Plan, name: str) -> Step:
     return next(step for step in plan.steps if step.name == name)
+
+
+def _words(error: OSError) -> str:
+    """What the system said; copying a folder collects one error for every file of it, and the first is enough."""
+    if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list) and error.args[0]:
+        return f"{error.args[0][0][-1]}, and {len(error.args[0]) - 1} more files"
+    return error.strerror or str(error)
 
 
 def _version(place: Path, step: Step) -> str:
