@@ -152,6 +152,34 @@ def score(files: list[Path], key: str = "worst_cm1") -> dict:
     return out
 
 
+def markdown(found: dict) -> str:
+    """The table of docs/phonons.md."""
+
+    def line(name: str, tolerance: str, t: dict) -> str:
+        shares = [
+            f"{t[k]['share']:.2f} [{t[k]['ci95'][0]:.2f}, {t[k]['ci95'][1]:.2f}]"
+            for k in ("stable_called_stable", "unstable_called_unstable", "accuracy")
+        ]
+        counts = " | ".join(str(v) for v in t["counts"].values())
+        n = t["accuracy"]["n"]
+        return f"| {name} | {tolerance} | {n} | {counts} | {' | '.join(shares)} | {t['majority']:.2f} |"
+
+    head = (
+        "| | tolerance (cm-1) | n | stable, called stable | stable, called unstable | unstable, called stable "
+        "| unstable, called unstable | of the stable, recognised | of the unstable | accuracy | majority class |"
+    )
+    lines = [head, "|" + "---|" * 11]
+    for name, one in found.items():
+        if name == "vote":
+            for label in ("all call it stable", "any calls it stable", "where all agree"):
+                lines.append(line(f"vote: {label}", "each its own", one[label]))
+            lines += [line(f"{k} on the vote's crystals", "", t) for k, t in one["each alone"].items()]
+            continue
+        lines.append(line(name, f"{one['tolerance_cm1']:g} (chosen)", one["other_half"]))
+        lines.append(line(name, "5 (default)", one["other_half_at_5_cm1"]))
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     commands = parser.add_subparsers(dest="command", required=True)
@@ -168,7 +196,7 @@ def main() -> None:
         return
     found = {key: score(args.files, key) for key in ("worst_cm1", "exact_cm1")}
     args.out.write_text(json.dumps(found, indent=1) + "\n")
-    print(json.dumps(found["worst_cm1"], indent=1))
+    print(markdown(found["worst_cm1"]))
 
 
 if __name__ == "__main__":
