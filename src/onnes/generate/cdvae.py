@@ -94,27 +94,35 @@ def fractions(types: Tensor) -> Tensor:
     return one_hot(types).mean(dim=1)
 
 
-def head_losses(read: Read, batch: Batch) -> Batch:
+def head_losses(read: Read, labels: Batch) -> Batch:
     """Losses of the heads; properties that are unknown (NaN, or stable = 0) do not count.
 
     Parameters
     ----------
     read : Read
-    batch : dict of str to Tensor
-        types (B, N), lattice (B, 6, standardised), log_tc (B,), e_form (B,), stable (B,).
+    labels : dict of str to Tensor
+        count (B,), composition (B, MAX_Z + 1; fractions), lattice (B, 6, standardised), log_tc, e_form, stable (B,).
     """
-    types = batch["types"]
-    count = torch.full_like(types[:, 0], types.shape[1])
     log_fraction = torch.log_softmax(read.composition_logits, dim=-1)
-    known = (batch["stable"] > 0).float()
-    stable = cross_entropy(read.stable_logits, (batch["stable"] - 1).clamp(min=0), reduction="none")
+    known = (labels["stable"] > 0).float()
+    stable = cross_entropy(read.stable_logits, (labels["stable"] - 1).clamp(min=0), reduction="none")
     return {
-        "count": cross_entropy(read.count_logits, count),
-        "lattice": (read.lattice - batch["lattice"]).square().mean(),
-        "composition": -(fractions(types) * log_fraction).sum(-1).mean(),
-        "log_tc": _known_mean(read.log_tc, batch["log_tc"]),
-        "e_form": _known_mean(read.e_form, batch["e_form"]),
+        "count": cross_entropy(read.count_logits, labels["count"]),
+        "lattice": (read.lattice - labels["lattice"]).square().mean(),
+        "composition": -(labels["composition"] * log_fraction).sum(-1).mean(),
+        "log_tc": _known_mean(read.log_tc, labels["log_tc"]),
+        "e_form": _known_mean(read.e_form, labels["e_form"]),
         "stable": (stable * known).sum() / known.sum().clamp(min=1),
+    }
+
+
+def head_labels(group: Batch) -> Batch:
+    """What the heads should read from crystals of one size; ``lattice`` as it is in the group."""
+    types = group["types"]
+    return {
+        "count": torch.full_like(types[:, 0], types.shape[1]),
+        "composition": fractions(types),
+        **{name: group[name] for name in ("lattice", "log_tc", "e_form", "stable")},
     }
 
 
@@ -162,7 +170,7 @@ def losses(net: Cdvae, batch: Batch, scale: LatticeScale, *, types_by_noise: boo
     if types_by_noise:
         guess = guess / type_sigma(t)
     divergence = -0.5 * (1 + log_var - mean.square() - log_var.exp()).sum(dim=-1)
-    return head_losses(read, batch) | {
+    return head_losses(read, head_labels(batch)) | {
         "kl": divergence.mean(),
         "score": (out.score - target).square().mean(),
         "types": guess.mean(),

@@ -15,6 +15,7 @@ on the choice of cell, so crystals are brought to their Niggli-reduced primitive
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +45,8 @@ class CdvaeSettings:
     cutoff : float
     max_atoms : int
         Largest number of atoms in a cell.
+    head_hidden, head_layers : int
+        Width and hidden layers of the heads.
     """
 
     hidden: int = 192
@@ -54,6 +57,8 @@ class CdvaeSettings:
     radial: int = 16
     cutoff: float = 6.0
     max_atoms: int = 20
+    head_hidden: int = 192
+    head_layers: int = 1
 
     def as_dict(self) -> dict[str, float | int]:
         """Return the settings as plain numbers, for the checkpoint."""
@@ -183,15 +188,30 @@ class Encoder(nn.Module):
 
 
 class Heads(nn.Module):
-    """Number of atoms, lattice, composition and properties from z."""
+    """Number of atoms, lattice, composition and properties from z.
 
-    def __init__(self, settings: CdvaeSettings) -> None:
+    Parameters
+    ----------
+    settings : CdvaeSettings
+    dropout : float
+        In front of every layer but the first, in training only; properties have few labels and get three times it.
+    """
+
+    def __init__(self, settings: CdvaeSettings, dropout: float = 0.0) -> None:
         super().__init__()
-        z, size = settings.latent, settings.hidden
-        self.count = _mlp(z, size, settings.max_atoms + 1)
-        self.lattice = _mlp(z, size, 6)
-        self.composition = _mlp(z, size, MAX_Z + 1)
-        self.properties = _mlp(z, size, 4)
+
+        def head(out: int, drop: float) -> nn.Sequential:
+            widths = [settings.latent] + settings.head_layers * [settings.head_hidden]
+            parts: list[nn.Module] = []
+            for before, after in pairwise(widths):
+                # The names of the weights must not depend on the dropout.
+                parts += [nn.Linear(before, after), nn.Sequential(nn.SiLU(), nn.Dropout(drop))]
+            return nn.Sequential(*parts, nn.Linear(widths[-1], out))
+
+        self.count = head(settings.max_atoms + 1, dropout)
+        self.lattice = head(6, dropout)
+        self.composition = head(MAX_Z + 1, dropout)
+        self.properties = head(4, 3 * dropout)
 
     def forward(self, z: Tensor) -> Read:
         """Read latent vectors (B, latent)."""
