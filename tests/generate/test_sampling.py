@@ -10,10 +10,11 @@ import pytest
 from onnes.crystal.check import check
 from onnes.crystal.read import Crystal, read
 from onnes.errors import CrystalError, InputError, SettingsError
-from onnes.generate.sampling import Sampler, SamplerSettings
+from onnes.generate.asked import SamplerSettings
+from onnes.generate.sampling import Sampler
 from onnes.generate.write import write_crystals
 
-FAST = SamplerSettings(steps=60)
+FAST = SamplerSettings(model="joint", steps=60)
 
 
 def contents(folder):
@@ -55,15 +56,23 @@ def test_another_seed_gives_other_crystals_and_is_not_mixed_in(first):
 
 
 def test_only_the_elements_asked_for():
-    sampler = Sampler(SamplerSettings(steps=30, elements=("Li", "B", "C")))
+    sampler = Sampler(SamplerSettings(model="joint", steps=30, elements=("Li", "B", "C")))
     for _, structure in sampler.sample(0, 48, 0):
         assert {e.symbol for e in structure.elements} <= {"Li", "B", "C"}
+
+
+def test_a_formula_is_kept_and_a_space_group_is_refused():
+    sampler = Sampler(SamplerSettings(model="joint", steps=10, formula="MgB2"))
+    for _, structure in sampler.sample(0, 48, 0):
+        assert structure.composition.reduced_formula == "MgB2"
+    with pytest.raises(SettingsError, match="no-space-group"):
+        SamplerSettings(model="joint", space_group=225)
 
 
 @pytest.mark.parametrize("name", ["Cm", "Xx"])
 def test_untrained_element_is_an_error(name):
     with pytest.raises(SettingsError, match="untrained-element"):
-        Sampler(SamplerSettings(elements=("B", name)))
+        Sampler(SamplerSettings(model="joint", elements=("B", name)))
 
 
 @pytest.mark.parametrize(
@@ -81,11 +90,11 @@ def test_untrained_element_is_an_error(name):
 )
 def test_bad_settings_are_errors(bad):
     with pytest.raises(SettingsError, match=r"bad-setting|unknown-element"):
-        Sampler(SamplerSettings(**bad))
+        Sampler(SamplerSettings(model="joint", **bad))
 
 
 def test_excluded_elements_do_not_occur_and_guidance_keeps_the_seed():
-    settings = SamplerSettings(steps=20, exclude=("Nb", "Ti"), target_tc=15.0, guidance=0.5)
+    settings = SamplerSettings(model="joint", steps=20, exclude=("Nb", "Ti"), target_tc=15.0, guidance=0.5)
     one, two = ([s for _, s in Sampler(settings).sample(0, 24, 7)] for _ in range(2))
     assert one == two
     assert not any(e.symbol in ("Nb", "Ti") for s in one for e in s.elements)
@@ -104,7 +113,19 @@ def test_folders_that_cannot_be_used_are_named(tmp_path):
 
 
 def test_command_line(tmp_path):
-    command = [sys.executable, "-m", "onnes.cli.main", "generate", "--n", "3", "--steps", "20", "--out"]
+    command = [
+        sys.executable,
+        "-m",
+        "onnes.cli.main",
+        "generate",
+        "--n",
+        "3",
+        "--model",
+        "joint",
+        "--steps",
+        "20",
+    ]
+    command.append("--out")
     done = subprocess.run([*command, str(tmp_path / "o")], capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "o").glob("g*.cif"))) == 3

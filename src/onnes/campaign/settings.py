@@ -36,6 +36,9 @@ class GeneratePart(_Part):
     paths: list[str] = Field(
         default=[], description="files or folders to screen instead of generating crystals"
     )
+    model: Literal["symmetric", "joint", "cdvae"] = Field(
+        default="symmetric", description="generator; symmetric decides on the space group first"
+    )
     elements: list[str] = Field(default=[], description="only these elements; empty for all the model knows")
     exclude: list[str] = Field(
         default=["Ac", "Np", "Pa", "Pm", "Po", "Pu", "Tc", "Th", "U"],
@@ -43,8 +46,11 @@ class GeneratePart(_Part):
     )
     target_tc_K: Real = Field(default=15.0, ge=0, description="Tc the generator is asked for; 0: none")
     guidance: Real = Field(default=0.5, ge=0, le=10, description="how hard it is pushed towards the target")
-    steps: int = Field(default=100, ge=2, le=5000, description="sampling steps")
-    temperature: Real = Field(default=0.9, gt=0, le=5, description="of the draw of elements")
+    formula: str = Field(default="", description="exactly this reduced formula; empty for any")
+    atoms: int = Field(default=0, ge=0, le=20, description="atoms in the primitive cell; 0: any")
+    space_group: int = Field(default=0, ge=0, le=230, description="kept exactly; 0: any (symmetric only)")
+    steps: int = Field(default=0, ge=0, le=5000, description="sampling steps; 0: the model's own number")
+    temperature: Real = Field(default=0.9, gt=0, le=5, description="of the draw of symbols")
 
 
 class CheckPart(_Part):

@@ -13,7 +13,7 @@ from onnes.errors import InputError, SettingsError
 from onnes.parallel import Workers
 
 if TYPE_CHECKING:
-    from onnes.generate.sampling import SamplerSettings
+    from onnes.generate.asked import SamplerSettings
 
 
 class Source(Protocol):
@@ -60,14 +60,14 @@ def require_same(ledger: Ledger, chosen: Source, settings: Settings) -> None:
 
 
 class Generated:
-    """Crystals of the diffusion model, in blocks of consecutive indices."""
+    """Crystals of a generator, in blocks of consecutive indices."""
 
     def __init__(self, settings: Settings) -> None:
-        from onnes.generate.sampling import Sampler
+        from onnes.generate.models import open_sampler
 
         self.settings = settings
         self.asked = sampler_settings(settings.generate)
-        self.model = Sampler(self.asked).checkpoint.hash
+        self.model = open_sampler(self.asked).checkpoint.hash
         # The order of elements in a list means nothing.
         part = settings.generate.model_dump()
         part.update(elements=sorted(set(part["elements"])), exclude=sorted(set(part["exclude"])))
@@ -99,16 +99,20 @@ class Generated:
 
 def sampler_settings(part: GeneratePart) -> SamplerSettings:
     """Translate the settings of a run into those of the sampler."""
-    from onnes.generate.sampling import SamplerSettings
+    from onnes.generate.asked import SamplerSettings
 
     target = float(part.target_tc_K) or None
     return SamplerSettings(
-        steps=part.steps,
+        model=part.model,
+        steps=part.steps or None,
         temperature=float(part.temperature),
         elements=tuple(part.elements),
         exclude=tuple(part.exclude),
         target_tc=target,
         guidance=float(part.guidance),
+        formula=part.formula,
+        atoms=part.atoms or None,
+        space_group=part.space_group or None,
     )
 
 
@@ -117,9 +121,9 @@ def sample_chunk(
 ) -> list[tuple[int, dict[str, Any]]]:
     """Draw the crystals with these indices."""
     from onnes.campaign.stages import plain
-    from onnes.generate.sampling import Sampler
+    from onnes.generate.models import open_sampler
 
-    return [(index, plain(s)) for index, s in Sampler(settings).sample(start, stop, seed)]
+    return [(index, plain(s)) for index, s in open_sampler(settings).sample(start, stop, seed)]
 
 
 def _store(

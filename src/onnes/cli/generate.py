@@ -1,4 +1,4 @@
-"""``onnes generate``: draw crystals from the shipped diffusion model into a folder of CIF files."""
+"""``onnes generate``: draw crystals from a shipped generator into a folder of CIF files."""
 
 from __future__ import annotations
 
@@ -13,21 +13,47 @@ def generate(
     ),
     n: int = typer.Option(100, "--n", min=1, help="How many crystals."),
     seed: int = typer.Option(0, "--seed", min=0, help="The same seed gives the same files."),
+    model: str = typer.Option(
+        "symmetric",
+        "--model",
+        help="symmetric (space group first), joint (diffusion of everything together) or cdvae.",
+    ),
     elements: str = typer.Option("", "--elements", help="Only these, e.g. B,C,N."),
     exclude: str = typer.Option("", "--exclude", help="None of these, e.g. Tc,U."),
+    formula: str = typer.Option("", "--formula", help="Exactly this reduced formula, e.g. MgB2."),
+    atoms: int = typer.Option(None, "--atoms", help="Atoms in the primitive cell."),
+    space_group: int = typer.Option(
+        None, "--space-group", help="Number of the space group, kept exactly (symmetric only)."
+    ),
     target_tc: float = typer.Option(None, "--target-tc", help="Ask for this Tc in kelvin."),
     guidance: float = typer.Option(0.0, "--guidance", min=0.0, help="Push towards the target Tc; 0.5 to 2."),
-    steps: int = typer.Option(150, "--steps", help="Sampling steps; fewer are faster and rougher."),
+    temperature: float = typer.Option(
+        0.9, "--temperature", help="Of the draw of symbols; below 1 prefers common chemistry."
+    ),
+    steps: int = typer.Option(
+        None,
+        "--steps",
+        help="Sampling steps; fewer are faster and rougher. The model's own number by default.",
+    ),
 ) -> None:
-    """Draw crystals, unrelaxed, from the joint diffusion model; one CIF each."""
-    from onnes.generate.sampling import SamplerSettings
+    """Draw crystals, unrelaxed, one CIF each; whatever is asked for is obeyed, nothing is filtered afterwards."""
+    from onnes.generate.asked import SamplerSettings
     from onnes.generate.write import write_crystals
 
     wanted, unwanted = (
         tuple(e.strip() for e in text.split(",") if e.strip()) for text in (elements, exclude)
     )
     settings = SamplerSettings(
-        steps=steps, elements=wanted, exclude=unwanted, target_tc=target_tc, guidance=guidance
+        model=model,
+        steps=steps,
+        elements=wanted,
+        exclude=unwanted,
+        formula=formula.strip(),
+        atoms=atoms,
+        space_group=space_group,
+        target_tc=target_tc,
+        guidance=guidance,
+        temperature=temperature,
     )
     done = 0
     for done in write_crystals(out, n, seed, settings):

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from pymatgen.core import Element, Lattice, Structure
+from pymatgen.core import Lattice, Structure
 from torch import Tensor
 
-from onnes.errors import SettingsError
+from onnes.generate.asked import SamplerSettings, wish_of
 from onnes.generate.process import LatticeScale, alpha_bar, masked, score_rms, sigma
 from onnes.learn.store import Checkpoint, pretrained
 from onnes.nets.denoiser import MASK, MAX_Z, Denoised, Denoiser, DenoiserSettings
@@ -19,38 +18,6 @@ from onnes.nets.denoiser import MASK, MAX_Z, Denoised, Denoiser, DenoiserSetting
 #: Crystals are always sampled in these blocks of consecutive indices, whatever is asked for, so that the same
 #: seed and index give the same crystal in every run, interrupted or not.
 BLOCK = 48
-
-
-@dataclass(frozen=True)
-class SamplerSettings:
-    """How to sample.
-
-    Attributes
-    ----------
-    steps : int
-        Noise levels visited (each costs two evaluations: predictor and corrector).
-    corrector : float
-        Step size of the Langevin corrector relative to (sigma/sigma_min)^2.
-    temperature : float
-        Of the atom-type draw; below 1 prefers common chemistry.
-    elements : tuple of str
-        Only these elements; empty for all trained ones.
-    exclude : tuple of str
-        None of these elements.
-    target_tc : float or None
-        Condition on this Tc in kelvin.
-    guidance : float
-        Classifier-free guidance towards the target (Ho & Salimans, arXiv:2207.12598): 0 samples the
-        conditioned model, w extrapolates w times further away from the unconditioned one. Doubles the cost.
-    """
-
-    steps: int = 150
-    corrector: float = 1e-5
-    temperature: float = 0.9
-    elements: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    target_tc: float | None = None
-    guidance: float = 0.0
 
 
 class Sampler:
@@ -65,7 +32,7 @@ class Sampler:
     Raises
     ------
     SettingsError
-        ``untrained-element`` when an element was never in the training set, ``bad-setting`` otherwise.
+        As `onnes.generate.asked.wish_of`.
     """
 
     def __init__(self, settings: SamplerSettings, path: str | Path | None = None) -> None:
@@ -77,40 +44,20 @@ class Sampler:
         self.scale = LatticeScale(tuple(stored["lattice_mean"]), tuple(stored["lattice_std"]))
         self.counts = {int(k): v for k, v in stored["atom_counts"].items()}
         self.settings = settings
-        self.allowed = self._allowed(set(stored["elements"]))
-        if settings.steps < 2 or settings.temperature <= 0 or min(settings.corrector, settings.guidance) < 0:
-            raise SettingsError(
-                "bad-setting", f"steps >= 2, temperature > 0, corrector and guidance >= 0 needed: {settings}"
-            )
-        if not np.isfinite([settings.temperature, settings.corrector, settings.guidance]).all():
-            raise SettingsError(
-                "bad-setting", f"temperature, corrector and guidance must be finite: {settings}"
-            )
-        if settings.target_tc is not None and not 0 < settings.target_tc < np.inf:
-            raise SettingsError(
-                "bad-setting", f"target Tc {settings.target_tc} K is not allowed; give a positive one"
-            )
-
-    def _allowed(self, trained: set[int]) -> Tensor:
-        """Logits that leave only the elements allowed."""
-        numbers = set(trained)
-        if self.settings.elements:
-            numbers = {self._number(symbol, trained) for symbol in self.settings.elements}
-        for symbol in self.settings.exclude:
-            if not Element.is_valid_symbol(symbol):
-                raise SettingsError("unknown-element", f"{symbol!r} is no element")
-            numbers.discard(Element(symbol).Z)
-        if not numbers:
-            raise SettingsError("bad-setting", "no element is left: all are excluded")
+        most = int(stored["network"]["max_atoms"])
+        self.wish = wish_of(settings, stored["elements"], most)
+        self.counts = self._sizes(most)
         mask = torch.full((MAX_Z + 1,), -torch.inf)
-        mask[sorted(numbers)] = 0.0
-        return mask
+        mask[sorted(self.wish.formula or self.wish.elements or set(stored["elements"]))] = 0.0
+        self.allowed = mask
 
-    def _number(self, symbol: str, trained: set[int]) -> int:
-        if not Element.is_valid_symbol(symbol) or Element(symbol).Z not in trained:
-            names = ", ".join(Element.from_Z(z).symbol for z in sorted(trained))
-            raise SettingsError("untrained-element", f"element {symbol!r} is not one of {names}")
-        return int(Element(symbol).Z)
+    def _sizes(self, most: int) -> dict[int, int]:
+        """How often each number of atoms is drawn."""
+        unit = self.wish.unit or 1
+        if self.wish.atoms is not None:
+            return {self.wish.atoms: 1}
+        fitting = {n: c for n, c in self.counts.items() if n % unit == 0}
+        return fitting or dict.fromkeys(range(unit, most + 1, unit), 1)
 
     def sample(self, start: int, stop: int, seed: int) -> Iterator[tuple[int, Structure]]:
         """Yield ``(index, structure)`` for start <= index < stop; the same for the same seed and index."""
@@ -138,12 +85,12 @@ class Sampler:
     def draw(self, count: int, n: int, generator: torch.Generator) -> Sequence[Structure]:
         """Draw ``count`` crystals of ``n`` atoms each."""
         s = self.settings
-        types = torch.full((count, n), MASK)
+        types = self._known(count, n)
         frac = torch.rand((count, n, 3), generator=generator)
         lattice = torch.randn((count, 6), generator=generator)
         log_tc = torch.full((count,), float("nan") if s.target_tc is None else float(np.log10(s.target_tc)))
         stable = torch.ones(count, dtype=torch.long)
-        times = torch.linspace(1.0, 0.0, s.steps + 1)
+        times = torch.linspace(1.0, 0.0, s.n_steps + 1)
 
         def evaluate(t: Tensor) -> Denoised:
             cell = self.scale.cell(lattice, n)
@@ -154,13 +101,13 @@ class Sampler:
             free = self.net(types, frac, lattice, cell, at, torch.full_like(log_tc, torch.nan), stable)
             return _guided(asked, free, s.guidance)
 
-        for k in range(s.steps):
+        for k in range(s.n_steps):
             t, u = times[k], times[k + 1]
             said = evaluate(t)
-            types = self._reveal(types, said.type_logits, t, u, generator)
+            types = types if self.wish.formula else self._reveal(types, said.type_logits, t, u, generator)
             lattice = _lattice_step(lattice, said.lattice, t, u, generator)
             frac = _predict(frac, said.score, t, u, generator)
-            if k < s.steps - 1:
+            if k < s.n_steps - 1:
                 # Corrector at the new level: one Langevin step.
                 score = evaluate(u).score * score_rms(u[None])[0]
                 step = s.corrector * (sigma(u) / sigma(times[-1])) ** 2
@@ -168,6 +115,11 @@ class Sampler:
                     frac + step * score + (2 * step).sqrt() * torch.randn(frac.shape, generator=generator)
                 ) % 1.0
         return [_structure(c, z, f) for c, z, f in zip(self.scale.cell(lattice, n), types, frac, strict=True)]
+
+    def _known(self, count: int, n: int) -> Tensor:
+        """Types at the start: those of the formula where one is asked for (structure prediction)."""
+        row = [z for z, amount in self.wish.counts(n).items() for _ in range(amount)]
+        return torch.tensor(row or [MASK] * n).expand(count, n).clone()
 
     def _reveal(
         self, types: Tensor, logits: Tensor, t: Tensor, u: Tensor, generator: torch.Generator

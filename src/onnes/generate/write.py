@@ -12,7 +12,9 @@ from pymatgen.io.cif import CifWriter
 
 from onnes.data.files import atomic_text
 from onnes.errors import InputError
-from onnes.generate.sampling import BLOCK, Sampler, SamplerSettings
+from onnes.generate.asked import SamplerSettings
+from onnes.generate.models import open_sampler
+from onnes.generate.sampling import BLOCK
 
 
 def write_crystals(
@@ -28,7 +30,7 @@ def write_crystals(
         ``other-run`` when the folder holds crystals of another seed, model or settings; ``not-a-folder``,
         ``cannot-write``, ``damaged-manifest``.
     """
-    sampler = Sampler(settings, model)
+    sampler = open_sampler(settings, model)
     if out.exists() and not out.is_dir():
         raise InputError("not-a-folder", f"{out} is a file; --out takes a folder")
     try:
@@ -54,7 +56,7 @@ def write_crystals(
         for i in range(start, stop):
             if i in missing:
                 with atomic_text(_path(out, i)) as handle:
-                    handle.write(str(CifWriter(drawn[i], significant_figures=6)))
+                    handle.write(str(CifWriter(drawn[i], significant_figures=8)))
             done += 1
             yield done
 

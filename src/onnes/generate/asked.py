@@ -1,0 +1,186 @@
+"""What a user asks of generated crystals, checked once for all models."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from pymatgen.core import Composition, Element
+
+from onnes.errors import SettingsError
+from onnes.generate.site_sampling import Wish
+
+#: Models of ``onnes generate``; the first is the default.
+MODELS = ("symmetric", "joint", "cdvae")
+#: Noise levels visited where none are asked for.
+STEPS = {"symmetric": 30, "joint": 100, "cdvae": 0}
+
+
+@dataclass(frozen=True)
+class SamplerSettings:
+    """How to sample.
+
+    Attributes
+    ----------
+    model : {"symmetric", "joint", "cdvae"}
+        Space group, Wyckoff letters and elements first, then lattice and free parameters; all at once; autoencoder.
+    steps : int or None
+        Noise levels visited (each costs two evaluations: predictor and corrector); the model's own number
+        where not given.
+    corrector : float
+        Step size of the Langevin corrector relative to (sigma/sigma_min)^2.
+    temperature : float
+        Of the draw of elements (``joint``) or of all symbols (``symmetric``); below 1 prefers common chemistry.
+    elements : tuple of str
+        Only these elements; empty for all trained ones.
+    exclude : tuple of str
+        None of these elements.
+    formula : str
+        Exactly this reduced formula; empty for any.
+    atoms : int or None
+        In the primitive cell.
+    space_group : int or None
+        Kept exactly (``symmetric`` only).
+    target_tc : float or None
+        Condition on this Tc in kelvin.
+    guidance : float
+        Classifier-free guidance towards the target (Ho & Salimans, arXiv:2207.12598): 0 samples the
+        conditioned model, w extrapolates w times further away from the unconditioned one. Doubles the cost.
+    """
+
+    model: str = MODELS[0]
+    steps: int | None = None
+    corrector: float = 1e-5
+    temperature: float = 0.9
+    elements: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    formula: str = ""
+    atoms: int | None = None
+    space_group: int | None = None
+    target_tc: float | None = None
+    guidance: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.model not in MODELS:
+            raise SettingsError("unknown-model", f"model {self.model!r} is not one of {', '.join(MODELS)}")
+        steps = 2 if self.steps is None else self.steps
+        numbers = (self.temperature, self.corrector, self.guidance)
+        if not np.isfinite(numbers).all():
+            raise SettingsError("bad-setting", f"temperature, corrector and guidance must be finite: {self}")
+        if steps < 2 or self.temperature <= 0 or min(self.corrector, self.guidance) < 0:
+            raise SettingsError(
+                "bad-setting", f"steps >= 2, temperature > 0, corrector and guidance >= 0 needed: {self}"
+            )
+        if self.target_tc is not None and not 0 < self.target_tc < np.inf:
+            raise SettingsError(
+                "bad-setting", f"target Tc {self.target_tc} K is not allowed; give a positive one"
+            )
+        if self.space_group is not None and self.model != "symmetric":
+            raise SettingsError(
+                "no-space-group", f"model {self.model} cannot keep a space group; use --model symmetric"
+            )
+        if self.space_group is not None and not 1 <= self.space_group <= 230:
+            raise SettingsError("bad-setting", f"space group {self.space_group} is not one of 1 to 230")
+        if self.formula and (self.elements or self.exclude):
+            raise SettingsError("bad-setting", "ask for a formula or for elements, not for both")
+
+    @property
+    def n_steps(self) -> int:
+        """Noise levels that will be visited."""
+        return STEPS[self.model] if self.steps is None else self.steps
+
+
+def element_number(symbol: str, trained: Iterable[int] | None = None) -> int:
+    """Atomic number of a symbol.
+
+    Raises
+    ------
+    SettingsError
+        ``unknown-element``; ``untrained-element`` when ``trained`` is given and lacks it.
+    """
+    known = set(trained) if trained is not None else None
+    if Element.is_valid_symbol(symbol):
+        z = int(Element(symbol).Z)
+        if known is None or z in known:
+            return z
+    elif known is None:
+        raise SettingsError("unknown-element", f"{symbol!r} is no element")
+    names = ", ".join(Element.from_Z(z).symbol for z in sorted(known))
+    raise SettingsError("untrained-element", f"element {symbol!r} is not one of {names}")
+
+
+def allowed_elements(settings: SamplerSettings, trained: Iterable[int]) -> set[int]:
+    """Atomic numbers that may be used.
+
+    Raises
+    ------
+    SettingsError
+        ``untrained-element``, ``unknown-element``, ``bad-setting`` when none is left.
+    """
+    known = set(trained)
+    numbers = {element_number(s, known) for s in settings.elements} if settings.elements else set(known)
+    numbers -= {element_number(s) for s in settings.exclude}
+    if not numbers:
+        raise SettingsError("bad-setting", "no element is left: all are excluded")
+    return numbers
+
+
+def amounts(formula: str, trained: Iterable[int], most: int) -> dict[int, int]:
+    """Amounts of a reduced formula by atomic number.
+
+    Raises
+    ------
+    SettingsError
+        ``bad-formula``, ``untrained-element``, ``too-many-atoms``.
+    """
+    try:
+        whole = Composition(formula).as_dict()
+    except ValueError:
+        raise SettingsError("bad-formula", f"{formula!r} is no chemical formula") from None
+    if not whole or any(v <= 0 or abs(v - round(v)) > 1e-6 for v in whole.values()):
+        raise SettingsError("bad-formula", f"{formula!r} has no whole amounts of elements")
+    unit = math.gcd(*(round(v) for v in whole.values()))
+    out = {element_number(s, trained): round(v) // unit for s, v in sorted(whole.items())}
+    if sum(out.values()) > most:
+        raise SettingsError(
+            "too-many-atoms",
+            f"{formula} has {sum(out.values())} atoms in its formula unit, at most {most} can be made",
+        )
+    return dict(sorted(out.items()))
+
+
+def wish_of(settings: SamplerSettings, trained: Iterable[int], most: int) -> Wish:
+    """The conditions by atomic numbers.
+
+    Parameters
+    ----------
+    settings : SamplerSettings
+    trained : iterable of int
+    most : int
+        Largest number of atoms of the model.
+
+    Raises
+    ------
+    SettingsError
+        As `allowed_elements` and `amounts`; ``cannot-fill`` when the number of atoms is out of reach.
+    """
+    known = set(trained)
+    formula = amounts(settings.formula, known, most) if settings.formula else {}
+    unit = sum(formula.values()) or 1
+    if settings.atoms is not None and (not 1 <= settings.atoms <= most or settings.atoms % unit):
+        raise SettingsError(
+            "cannot-fill",
+            f"{settings.atoms} atoms cannot be made: 1 to {most}, multiples of {unit} for this composition",
+        )
+    asked = settings.elements or settings.exclude
+    return Wish(
+        elements=frozenset(allowed_elements(settings, known)) if asked else frozenset(),
+        formula=formula,
+        atoms=settings.atoms,
+        group=settings.space_group,
+        log_tc=None if settings.target_tc is None else math.log10(settings.target_tc),
+        guidance=settings.guidance,
+        temperature=settings.temperature,
+    )

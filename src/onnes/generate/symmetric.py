@@ -1,0 +1,80 @@
+"""Crystals by symmetry: space group, Wyckoff letters and elements first, then lattice and free parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from pymatgen.core import Structure
+
+from onnes.generate.asked import SamplerSettings, wish_of
+from onnes.generate.diffusion import OrbitDiffusion
+from onnes.generate.orbit_sampling import OrbitSampler, OrbitSettings
+from onnes.generate.orbits import FamilyScale
+from onnes.generate.sampling import BLOCK
+from onnes.generate.site_sampling import Drawn, SiteSampler, Wish
+from onnes.learn.store import Checkpoint, pretrained
+from onnes.nets.denoiser import DenoiserSettings
+from onnes.nets.sites import SiteSettings, SiteTransformer
+
+
+class SymmetricSampler:
+    """The shipped symmetric generator ready to draw from.
+
+    Parameters
+    ----------
+    settings : SamplerSettings
+    path : path, optional
+        Checkpoint of kind ``symmetric``; the shipped one by default.
+
+    Raises
+    ------
+    SettingsError
+        As `onnes.generate.asked.wish_of`; ``cannot-fill`` where no orbits hold what is asked.
+    """
+
+    def __init__(self, settings: SamplerSettings, path: str | Path | None = None) -> None:
+        self.checkpoint = Checkpoint.load(path or pretrained("symmetric.safetensors"), "symmetric")
+        self.settings = settings
+        stored = self.checkpoint.settings
+        network = SiteSettings(**stored["sites"])
+        self.wish = wish_of(settings, stored["elements"], network.max_atoms)
+        self.sites = SiteSampler(self._site_net(network), stored["elements"])
+        self.sites.check(self.wish)
+        self.orbits = OrbitSampler(
+            self._orbit_net(), OrbitSettings(steps=settings.n_steps, corrector=settings.corrector)
+        )
+
+    def _part(self, name: str) -> dict[str, torch.Tensor]:
+        prefix = f"{name}."
+        found = self.checkpoint.tensors.items()
+        return {k.removeprefix(prefix): v.float() for k, v in found if k.startswith(prefix)}
+
+    def _site_net(self, network: SiteSettings) -> SiteTransformer:
+        net = SiteTransformer(network)
+        net.load_state_dict(self._part("sites"))
+        return net.eval()
+
+    def _orbit_net(self) -> OrbitDiffusion:
+        stored = self.checkpoint.settings
+        model = OrbitDiffusion(DenoiserSettings(**stored["orbits"]), FamilyScale(*stored["lattice_scale"]))
+        model.net.load_state_dict(self._part("orbits"))
+        return model.eval()
+
+    def sample(self, start: int, stop: int, seed: int) -> Iterator[tuple[int, Structure]]:
+        """Yield ``(index, structure)`` for start <= index < stop; the same for the same seed and index."""
+        for block in range(start // BLOCK, -(-stop // BLOCK)):
+            rng = np.random.default_rng([seed, block])
+            drawn = self.sites.draw([self.wish] * BLOCK, rng)
+            generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+            made = self.orbits.draw([d.frame for d in drawn], generator, self.wish.log_tc)
+            for i, structure in enumerate(made):
+                index = block * BLOCK + i
+                if start <= index < stop:
+                    yield index, structure
+
+    def symbols(self, wishes: Sequence[Wish], seed: int) -> list[Drawn]:
+        """Draw space groups, letters and elements only."""
+        return self.sites.draw(wishes, np.random.default_rng(seed))

@@ -1,0 +1,61 @@
+"""Make the shipped files of trained generators, in half precision (used in single precision).
+
+python training/generate/pack.py joint JOINT.pt diffusion.safetensors
+python training/generate/pack.py symmetric SITES.pt ORBITS.pt symmetric.safetensors
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from onnes.learn.store import Checkpoint
+
+DATA = (
+    "mp_crystals, alexandria_eph, jarvis_supercon, exp_superconductors_mp and bete_structures, at most 20 atoms in the "
+    "primitive cell; the formulas of the 105 test rows of the JARVIS-SC generation split left out of all"
+)
+
+
+def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any], dict[str, Any]]:
+    torch.serialization.add_safe_globals([torch.torch_version.TorchVersion])
+    stored = torch.load(path, map_location="cpu", weights_only=True)
+    card = dict(stored["card"])
+    # The folders of the run say nothing to anyone else.
+    card["command"] = re.sub(r"(--data|--out) \S*/", r"\1 WORK/", card["command"])
+    card["environment"] = {k: str(v) for k, v in card["environment"].items()}
+    return stored["weights"], stored["settings"], card
+
+
+def halves(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("kind", choices=("joint", "symmetric"))
+    parser.add_argument("files", type=Path, nargs="+")
+    args = parser.parse_args()
+    *sources, target = args.files
+    if args.kind == "joint":
+        weights, settings, card = read(sources[0])
+        Checkpoint("diffusion", settings, {"data": DATA, **card}, halves(weights)).save(target)
+        return
+    (sites, known, site_card), (orbits, orbit_known, orbit_card) = (read(p) for p in sources)
+    settings = {
+        "sites": known["network"],
+        "orbits": orbit_known["network"],
+        "lattice_scale": orbit_known["lattice_scale"],
+        "elements": known["elements"],
+    }
+    weights = {f"sites.{k}": v for k, v in sites.items()} | {f"orbits.{k}": v for k, v in orbits.items()}
+    card = {"data": DATA, "sites": site_card, "orbits": orbit_card}
+    Checkpoint("symmetric", settings, card, halves(weights)).save(target)
+
+
+if __name__ == "__main__":
+    main()
