@@ -1,0 +1,216 @@
+"""Measure a packed CDVAE: python training/cdvae/evaluate.py PART... --model FILE --data crystals.npz --out CARD.json
+
+Parts: heads (what is read from z), reconstruct, generate (the three latent priors), optimise (towards a high Tc). Each
+part is written into the card when it is done; every figure has its n, baseline and 95 % interval.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from pymatgen.core import Lattice, Structure
+from pymatgen.io.cif import CifWriter
+
+from onnes.generate.cdvae import head_labels, standardised
+from onnes.generate.cdvae_sampling import CdvaeSampler, CdvaeSamplerSettings
+from onnes.generate.groups import load_groups
+from onnes.generate.langevin import LangevinSettings, rounded
+from onnes.generate.latent import AscentSettings, encode
+from onnes.generate.metrics import DEFAULT, LOOSE, measure, prediction
+from onnes.generate.process import cells_of
+from onnes.generate.shares import resampled, share
+from onnes.learn.store import Checkpoint
+
+FIGURES = (
+    "structural_validity",
+    "min_distance_above_1.5_A",
+    "compositional_validity",
+    "five_or_more_elements",
+    "P1_share",
+    "unique",
+)
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("parts", nargs="+", choices=["heads", "reconstruct", "generate", "optimise"])
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--split", default="val")
+    parser.add_argument("--n", type=int, default=192)
+    parser.add_argument("--seed", type=int, default=1000)
+    parser.add_argument("--levels", type=int, default=None)
+    parser.add_argument("--steps", type=int, default=None)
+    parser.add_argument("--crystals", type=Path, help="folder to keep the generated crystals in")
+    return parser.parse_args()
+
+
+def crystals(groups: dict) -> list[Structure]:
+    """All crystals of a split, in the order of the groups."""
+    out = []
+    for n, group in groups.items():
+        cells = cells_of(group["lattice"].double(), float(np.log(n) / 3.0)).numpy()
+        rows = zip(cells, group["types"].tolist(), group["frac"].numpy(), strict=True)
+        out += [Structure(Lattice(c), z, f) for c, z, f in rows]
+    return out
+
+
+def decoding(args: argparse.Namespace) -> LangevinSettings:
+    asked = {"levels": args.levels, "steps": args.steps}
+    return replace(LangevinSettings(), **{k: v for k, v in asked.items() if v})
+
+
+def sampler(args: argparse.Namespace, prior: str | None = None) -> CdvaeSampler:
+    # Only a packed model has a fitted prior; reconstruction needs none.
+    prior = prior or ("flow" if "flow" in Checkpoint.load(args.model, "cdvae").settings else "gaussian")
+    return CdvaeSampler(CdvaeSamplerSettings(decoding=decoding(args), prior=prior), args.model)
+
+
+def figure(f) -> dict:
+    return {k: round(v, 4) if isinstance(v, float) else v for k, v in f.to_dict().items()}
+
+
+def heads(args: argparse.Namespace) -> dict:
+    """Held-out errors of the heads at the mean of the posterior, beside the median of the split."""
+    model = sampler(args)
+    groups = load_groups(args.data, args.split)
+    rows = [head_labels(standardised(g, model.scale)) for g in groups.values()]
+    labels = {name: torch.cat([r[name] for r in rows]) for name in rows[0]}
+    posteriors = encode(model.net, model.scale, groups)
+    out = {}
+    with torch.no_grad():
+        read = model.net.heads(posteriors.mean)
+        drawn = model.net.heads(posteriors.draw(torch.Generator().manual_seed(args.seed)))
+    for name, of in (("mean", read), ("draw", drawn)):
+        right = same_composition(of, labels)
+        out[f"composition_right_{name}"] = figure(share(int(right.sum()), len(right)))
+        right = of.count_logits.argmax(-1) == labels["count"]
+        out[f"count_right_{name}"] = figure(share(int(right.sum()), len(right)))
+    for name in ("log_tc", "e_form"):
+        truth = labels[name]
+        known = ~torch.isnan(truth)
+        miss = (getattr(read, name) - truth)[known].abs().numpy()
+        base = (truth[known] - truth[known].median()).abs().numpy()
+        if known.any():
+            out[f"{name}_mae"] = figure(resampled(np.mean, miss))
+            out[f"{name}_mae_of_the_median"] = figure(resampled(np.mean, base))
+    return out
+
+
+def same_composition(read, labels) -> torch.Tensor:
+    p = torch.softmax(read.composition_logits, -1)
+    right = torch.zeros(len(p), dtype=torch.bool)
+    for n in labels["count"].unique().tolist():
+        at = labels["count"] == n
+        right[at] = (rounded(p[at], n) == (n * labels["composition"][at]).round().long()).all(-1)
+    return right
+
+
+def reconstruct(args: argparse.Namespace) -> dict:
+    """Match rates of held-out crystals; baseline: z of another crystal, composition (or size) given all the same."""
+    model = sampler(args)
+    every = crystals(load_groups(args.data, args.split))
+    rng = np.random.default_rng(args.seed)
+    truth = [every[i] for i in rng.permutation(len(every))[: args.n]]
+    z, numbers = model.encode(truth)
+    out: dict = {"levels": decoding(args).levels, "steps_a_level": decoding(args).steps}
+    began = time.process_time()
+    ways = {
+        "nothing given": model.decode(z, numbers, args.seed),
+        "composition given": model.decode(z, numbers, args.seed, given="composition"),
+        "composition given, z of another crystal": model.decode(
+            z[others(truth, rng)], numbers, args.seed, given="composition"
+        ),
+    }
+    out["cpu_seconds_a_crystal"] = round((time.process_time() - began) / (3 * len(truth)), 2)
+    for name, copies in ways.items():
+        out[name] = {}
+        for tolerance, values in (("loose", LOOSE), ("default", DEFAULT)):
+            found = prediction([[c] for c in copies], truth, values)
+            out[name][tolerance] = {k: figure(found[k]) for k in ("match_rate_first", "rmsd_first")}
+        same = sum(a.composition == b.composition for a, b in zip(copies, truth, strict=True))
+        out[name]["composition_right"] = figure(share(same, len(truth)))
+    return out
+
+
+def others(structures: list[Structure], rng: np.random.Generator) -> np.ndarray:
+    """Index of another crystal for each: of the same composition where there is one, else of the same size."""
+    keys = [s.composition.reduced_formula for s in structures], [len(s) for s in structures]
+    out = np.arange(len(structures))
+    for i in range(len(structures)):
+        for key in keys:
+            same = [
+                j
+                for j in range(len(structures))
+                if j != i and key[j] == key[i] and len(structures[j]) == len(structures[i])
+            ]
+            if same:
+                out[i] = rng.choice(same)
+                break
+    return out
+
+
+def generate(args: argparse.Namespace) -> dict:
+    """Quality of crystals from the three priors."""
+    out = {}
+    for prior in ("flow", "mixture", "gaussian"):
+        model = sampler(args, prior)
+        began = time.process_time()
+        drawn = [s for _, s in model.sample(0, args.n, args.seed)]
+        seconds = (time.process_time() - began) / len(drawn)
+        keep(args, prior, drawn)
+        found = measure(drawn).to_dict()
+        out[prior] = {k: found["figures"][k] for k in FIGURES}
+        out[prior]["space_groups"] = found["space_groups"]
+        out[prior]["cpu_seconds_a_crystal"] = round(seconds, 2)
+        print(prior, json.dumps(out[prior]), flush=True)
+    return out
+
+
+def optimise(args: argparse.Namespace) -> dict:
+    """log10(Tc) read from z before and after the ascent, and the predictions of `onnes predict` for the crystals."""
+    out: dict = {}
+    for penalty in (1.0, 3.0, 10.0):
+        settings = CdvaeSamplerSettings(decoding=decoding(args), ascent=AscentSettings(penalty=penalty))
+        model = CdvaeSampler(settings, args.model)
+        found = [x for _, x in model.optimise(0, args.n, args.seed)]
+        structures = [x.structure for x in found]
+        keep(args, f"optimised_{penalty:g}", structures)
+        row = {
+            "head_tc_K_before": figure(resampled(np.median, [10**x.before for x in found])),
+            "head_tc_K_after": figure(resampled(np.median, [10**x.after for x in found])),
+            "log_prior": figure(resampled(np.mean, [x.log_prior for x in found])),
+        }
+        shown = measure(structures).to_dict()["figures"]
+        out[f"penalty {penalty:g}"] = row | {k: shown[k] for k in FIGURES}
+        print(penalty, json.dumps(out[f"penalty {penalty:g}"]), flush=True)
+    return out
+
+
+def keep(args: argparse.Namespace, name: str, structures: list[Structure]) -> None:
+    if args.crystals:
+        folder = args.crystals / name
+        folder.mkdir(parents=True, exist_ok=True)
+        for i, s in enumerate(structures):
+            (folder / f"g{i:06d}.cif").write_text(str(CifWriter(s, significant_figures=8)))
+
+
+def main() -> None:
+    args = options()
+    torch.set_num_threads(1)
+    card = json.loads(args.out.read_text()) if args.out.exists() else dict(sampler(args).checkpoint.card)
+    for part in args.parts:
+        card[part] = globals()[part](args) | {"split": args.split, "n": args.n, "seed": args.seed}
+        args.out.write_text(json.dumps(card, indent=1) + "\n")
+        print(part, json.dumps(card[part]), flush=True)
+
+
+if __name__ == "__main__":
+    main()
