@@ -1,4 +1,6 @@
-"""How good are the generated crystals? python training/diffusion/figures.py --model FILE --out CARD.json.
+"""How good are the generated crystals? The whole funnel on crystals of one model.
+
+    python training/generate/figures.py --kind symmetric --out src/onnes/pretrained/symmetric.card.json
 
 Draws crystals with the settings `onnes discover` uses and without any target, relaxes all that pass the gate,
 and writes shares with their 95 % (Wilson) intervals next to the training card of the weights.
@@ -8,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -17,27 +18,26 @@ from pathlib import Path
 import torch
 
 from onnes.campaign.funnel import Item
-from onnes.campaign.settings import CheckPart, GeneratePart, HullPart, PredictPart, RelaxPart
+from onnes.campaign.settings import GeneratePart, Settings
 from onnes.campaign.source import sampler_settings
-from onnes.campaign.stages import check, hull, novel, plain, predict, relax, symmetry, unique
-from onnes.generate.sampling import Sampler, SamplerSettings
+from onnes.campaign.stages import build, plain
+from onnes.generate.asked import MODELS, SamplerSettings
+from onnes.generate.models import open_sampler
+from onnes.stability.sun import wilson
 
 # The defaults of `onnes discover`, whatever they are.
-CHECK, RELAX = CheckPart().model_dump(), RelaxPart().model_dump()
-HULL, PREDICT = HullPart().model_dump(), PredictPart().model_dump()
+STAGES = {stage.name: stage.process for stage in build(Settings())}
 
 
 def share(k: int, n: int) -> dict:
     """A share with its Wilson interval."""
-    p, z = k / n, 1.96
-    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return {"share": round(p, 3), "ci95": [round(middle - half, 3), round(middle + half, 3)], "of": n}
+    rate = wilson(k, n)
+    return {"share": round(k / max(1, n), 3), "ci95": [round(rate.low, 3), round(rate.high, 3)], "of": n}
 
 
 def one(item: Item):
     torch.set_num_threads(1)
-    return relax([item], RELAX)[0]
+    return STAGES["relax"]([item])[0]
 
 
 def kept(items: list[Item], outcomes) -> list[Item]:
@@ -49,17 +49,17 @@ def kept(items: list[Item], outcomes) -> list[Item]:
     ]
 
 
-def measure(model: Path, settings: SamplerSettings, n: int, seed: int, workers: int) -> dict:
-    drawn = [Item(f"g{k}", k, plain(s), {}) for k, s in Sampler(settings, model).sample(0, n, seed)]
-    good = kept(drawn, check(drawn, CHECK))
-    different = kept(good, unique(good))
+def measure(model: Path | None, settings: SamplerSettings, n: int, seed: int, workers: int) -> dict:
+    drawn = [Item(f"g{k}", k, plain(s), {}) for k, s in open_sampler(settings, model).sample(0, n, seed)]
+    good = kept(drawn, STAGES["check"](drawn))
+    different = kept(good, STAGES["unique"](good))
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         relaxed = kept(good, list(pool.map(one, good)))
-    found = kept(relaxed, symmetry(relaxed))
-    new = kept(found, novel(found, {"keep": "new"}))
-    stable = kept(new, hull(new, HULL))
+    found = kept(relaxed, STAGES["symmetry"](relaxed))
+    new = kept(found, STAGES["novel"](found))
+    stable = kept(new, STAGES["hull"](new))
     groups = Counter(i.numbers["space_group_number"] for i in found)
-    superconducting = kept(stable, predict(stable, PREDICT))
+    superconducting = kept(stable, STAGES["predict"](stable))
     rmsd = sorted(i.numbers["rmsd_A"] for i in relaxed)
     steps = sorted(i.numbers["steps"] for i in relaxed)
     return {
@@ -81,7 +81,8 @@ def measure(model: Path, settings: SamplerSettings, n: int, seed: int, workers: 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--kind", choices=MODELS, default=MODELS[0])
+    parser.add_argument("--model", type=Path, help="checkpoint; the shipped one by default")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--n", type=int, default=192)
     parser.add_argument("--seed", type=int, default=1000)
@@ -89,12 +90,14 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     how = {
-        "no target": SamplerSettings(steps=100),
-        "as onnes discover": sampler_settings(GeneratePart()),
+        "no target": SamplerSettings(model=args.kind),
+        "as onnes discover": sampler_settings(GeneratePart(model=args.kind)),
     }
-    card = dict(Sampler(SamplerSettings(), args.model).checkpoint.card)
+    card = dict(open_sampler(how["no target"], args.model).checkpoint.card)
     card["generated"] = {k: measure(args.model, s, args.n, args.seed, args.workers) for k, s in how.items()}
-    card["generated_command"] = f"python training/diffusion/figures.py --n {args.n} --seed {args.seed}"
+    card["generated_command"] = (
+        f"python training/generate/figures.py --kind {args.kind} --n {args.n} --seed {args.seed}"
+    )
     args.out.write_text(json.dumps(card, indent=1) + "\n")
     print(json.dumps(card["generated"], indent=1))
 

@@ -1,0 +1,96 @@
+"""The training loop: it learns, resumes, stops in time, survives a loss that is not finite, keeps the best weights."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from onnes.errors import SettingsError
+from onnes.generate.fitting import Fit, FitSettings, fit
+
+
+class Line(nn.Module):
+    """y = a x, one number to learn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Parameter(torch.zeros(()))
+        self.poison = False
+
+    def forward(self, batch):
+        error = (self.a * batch["x"] - batch["y"]).square().mean()
+        return {"square": error * (float("nan") if self.poison else 1.0)}
+
+
+def groups(slope: float = 2.0):
+    g = torch.Generator().manual_seed(0)
+    out = {}
+    for n in (1, 3):
+        x = torch.randn(50, generator=g)
+        out[n] = {"x": x, "y": slope * x, "weight": torch.ones(50)}
+    return out
+
+
+def settings(**more):
+    return FitSettings(**{"steps": 400, "lr": 0.05, "warmup": 5, "ema": 0.9, "every": 50, **more})
+
+
+def test_it_learns_and_returns_the_averaged_weights(tmp_path):
+    module = Line()
+    line, weights = fit(module, module, groups(), settings(), tmp_path, groups())
+    assert abs(float(weights["a"]) - 2.0) < 0.02 and line["val_square"] < 1e-3 and line["step"] == 400
+    log = [json.loads(x) for x in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [x["step"] for x in log][:3] == [50, 100, 150]
+
+
+def test_a_run_goes_on_from_its_checkpoint(tmp_path):
+    module = Line()
+    fit(module, module, groups(), settings(steps=100), tmp_path)
+    again = Line()
+    run = Fit(again, again, groups(), settings(steps=300), tmp_path)
+    run.run()
+    assert run.step == 300 and run.before > 0
+    first = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-2])
+    assert first["step"] > 100
+
+
+def test_time_ends_a_run_and_the_rate_follows_it(tmp_path):
+    module = Line()
+    run = Fit(module, module, groups(), settings(steps=10**9, seconds=1.0), tmp_path)
+    line = run.run()
+    assert 1.0 <= line["seconds"] < 20.0 and run.progress(0.5) == pytest.approx(0.5, abs=1e-3)
+
+
+def test_a_loss_that_is_not_finite_changes_nothing(tmp_path):
+    module = Line()
+    module.poison = True
+    run = Fit(module, module, groups(), settings(steps=20, weight_decay=0.0), tmp_path)
+    run.run()
+    assert float(module.a.detach()) == 0.0
+
+
+def test_weights_of_crystals_decide_what_is_learnt(tmp_path):
+    data = groups(2.0)
+    for n, other in groups(-1.0).items():
+        data[n] = {k: torch.cat([data[n][k], other[k]]) for k in other}
+        data[n]["tuned_weight"] = torch.cat([torch.zeros(50), torch.ones(50)])
+    module = Line()
+    _, weights = fit(module, module, data, settings(tuned=0.3, steps=600), tmp_path)
+    assert abs(float(weights["a"]) + 1.0) < 0.05
+
+
+def test_the_best_weights_are_kept(tmp_path):
+    module = Line()
+    run = Fit(module, module, groups(2.0), settings(keep_best=True, checks=20, every=20), tmp_path)
+    # Held-out data ask for 1: training to 2 passes it on the way.
+    run.run(lambda: run.mean_loss(groups(1.0)))
+    assert abs(float(run.weights()["a"]) - 1.0) < abs(float(run.mean[0]) - 1.0)
+
+
+@pytest.mark.parametrize("bad", [{"steps": 0}, {"batch": 0}, {"tuned": 0.0}, {"ema": 1.0}])
+def test_bad_settings_are_refused(bad):
+    with pytest.raises(SettingsError, match="bad-setting"):
+        FitSettings(**bad)
