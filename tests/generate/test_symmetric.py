@@ -83,6 +83,7 @@ def test_conditions_go_together():
         ({"formula": "CmB2"}, "untrained-element"),
         ({"space_group": 231}, "bad-setting"),
         ({"formula": "MgB2", "elements": ("Mg",)}, "bad-setting"),
+        ({"formula": "UB2", "exclude": ("U",)}, "bad-setting"),
         ({"model": "gan"}, "unknown-model"),
     ],
 )

@@ -85,7 +85,7 @@ class Generated:
         watcher.advance("generate", len(held), 0)
 
         def store(drawn: list[tuple[int, dict[str, Any]]], chunk: tuple[int, int]) -> None:
-            _store(ledger, drawn, self.digest, chunk, self.model, held, watcher)
+            _store(ledger, drawn, self.digest, chunk, f"{self.asked.model} {self.model}", held, watcher)
 
         if workers.count > 1 and len(todo) > 1:
             waiting = {workers.submit(sample_chunk, self.asked, *c, seed): c for c in todo}
@@ -136,7 +136,7 @@ def _store(
     watcher: Watcher,
 ) -> None:
     fresh = [
-        Candidate(f"g{index:06d}", index, structure, f"diffusion {model}", index)
+        Candidate(f"g{index:06d}", index, structure, model, index)
         for index, structure in drawn
         if index not in held
     ]

@@ -83,8 +83,6 @@ class SamplerSettings:
             )
         if self.space_group is not None and not 1 <= self.space_group <= 230:
             raise SettingsError("bad-setting", f"space group {self.space_group} is not one of 1 to 230")
-        if self.formula and (self.elements or self.exclude):
-            raise SettingsError("bad-setting", "ask for a formula or for elements, not for both")
 
     @property
     def n_steps(self) -> int:
@@ -169,14 +167,17 @@ def wish_of(settings: SamplerSettings, trained: Iterable[int], most: int) -> Wis
     known = set(trained)
     formula = amounts(settings.formula, known, most) if settings.formula else {}
     unit = sum(formula.values()) or 1
+    asked = settings.elements or settings.exclude
+    allowed = frozenset(allowed_elements(settings, known)) if asked else frozenset()
+    if asked and not allowed >= set(formula):
+        raise SettingsError("bad-setting", f"{settings.formula} has elements that are excluded or not listed")
     if settings.atoms is not None and (not 1 <= settings.atoms <= most or settings.atoms % unit):
         raise SettingsError(
             "cannot-fill",
             f"{settings.atoms} atoms cannot be made: 1 to {most}, multiples of {unit} for this composition",
         )
-    asked = settings.elements or settings.exclude
     return Wish(
-        elements=frozenset(allowed_elements(settings, known)) if asked else frozenset(),
+        elements=frozenset() if formula else allowed,
         formula=formula,
         atoms=settings.atoms,
         group=settings.space_group,
