@@ -186,7 +186,9 @@ class Described:
         kept: list[int] = []
         start = 0
         for m in self.multiplicities:
-            kept += [start + i for i in _distinct(frac[start : start + m], m // len(centring_vectors(self.number)))]
+            kept += [
+                start + i for i in _distinct(frac[start : start + m], m // len(centring_vectors(self.number)))
+            ]
             start += m
         names = symbols(whole)
         return PmgStructure(basis @ whole.lattice.matrix, [names[i] for i in kept], frac[kept])
