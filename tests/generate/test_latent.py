@@ -9,17 +9,11 @@ import torch
 
 from onnes.errors import SettingsError
 from onnes.generate.fitting import FitSettings
-from onnes.generate.latent import (
-    AscentSettings,
-    Encoded,
-    LatentPrior,
-    ascend,
-    encode,
-    fit_flow,
-    fit_mixture,
-)
+from onnes.generate.latent import AscentSettings, LatentPrior, Reweighted, ascend
+from onnes.generate.latent_fit import Encoded, encode, fit_critic, fit_flow, fit_mixture
 from onnes.generate.process import LatticeScale
-from onnes.nets.cdvae import Cdvae, CdvaeSettings
+from onnes.nets.cdvae import Cdvae, CdvaeSettings, Heads
+from onnes.nets.latent_critic import LatentCritic
 from onnes.nets.latent_flow import LatentFlow
 
 
@@ -90,6 +84,28 @@ def test_flow_beats_the_normal_on_held_out_vectors(tmp_path):
     z = rings(300, 5).draw(torch.Generator().manual_seed(6))
     with torch.no_grad():
         assert flow.log_prob(z).mean() > LatentPrior.standard(4).log_prob(z).mean() + 2.0
+
+
+def test_critic_brings_a_poor_prior_towards_the_data(tmp_path):
+    torch.manual_seed(0)
+    heads = Heads(CdvaeSettings(latent=4, head_hidden=8)).eval()
+    base = LatentPrior.standard(4)
+    settings = FitSettings(steps=400, lr=5e-3, warmup=20, batch=128, ema=0.95, every=100)
+    critic = LatentCritic(4, hidden=32, dropout=0.0)
+    fit_critic(critic, base, heads, rings(900, 0), rings(300, 1), settings, tmp_path)
+    better = Reweighted(base, critic, heads, tries=64)
+    real = rings(1000, 5).draw(torch.Generator().manual_seed(6))
+    plain = base.sample(1000, torch.Generator().manual_seed(7))
+    drawn = better.sample(1000, torch.Generator().manual_seed(7))
+
+    def miss(z):
+        """Distance of the vectors to the nearest cluster of the data."""
+        centre = torch.tensor([[3.0, 0.0], [-2.0, 2.0], [-2.0, -2.0]])
+        return torch.cdist(z[:, :2], centre).min(dim=1).values.mean().item()
+
+    assert miss(real) < miss(drawn) < 0.7 * miss(plain)
+    with torch.no_grad():
+        assert better.log_prob(real).mean() > base.log_prob(real).mean() + 1.0
 
 
 def test_ascent_raises_the_reward_and_stays_on_the_data(fitted):

@@ -1,6 +1,6 @@
 """Measure a packed CDVAE: python training/cdvae/evaluate.py PART... --model FILE --data crystals.npz --out CARD.json
 
-Parts: heads (what is read from z), reconstruct, generate (the three latent priors), optimise (towards a high Tc). Each
+Parts: heads (what is read from z), reconstruct, generate (the latent priors), optimise (towards a high Tc). Each
 part is written into the card when it is done; every figure has its n, baseline and 95 % interval.
 """
 
@@ -21,7 +21,8 @@ from onnes.generate.cdvae import head_labels, standardised
 from onnes.generate.cdvae_sampling import CdvaeSampler, CdvaeSamplerSettings
 from onnes.generate.groups import load_groups
 from onnes.generate.langevin import LangevinSettings, rounded
-from onnes.generate.latent import AscentSettings, encode
+from onnes.generate.latent import AscentSettings
+from onnes.generate.latent_fit import encode
 from onnes.generate.metrics import DEFAULT, LOOSE, measure, prediction
 from onnes.generate.process import cells_of
 from onnes.generate.shares import resampled, share
@@ -69,7 +70,9 @@ def decoding(args: argparse.Namespace) -> LangevinSettings:
 
 def sampler(args: argparse.Namespace, prior: str | None = None) -> CdvaeSampler:
     # Only a packed model has a fitted prior; reconstruction needs none.
-    prior = prior or ("flow" if "flow" in Checkpoint.load(args.model, "cdvae").settings else "gaussian")
+    prior = prior or (
+        "reweighted" if "critic" in Checkpoint.load(args.model, "cdvae").settings else "gaussian"
+    )
     return CdvaeSampler(CdvaeSamplerSettings(decoding=decoding(args), prior=prior), args.model)
 
 
@@ -160,7 +163,7 @@ def others(structures: list[Structure], rng: np.random.Generator) -> np.ndarray:
 def generate(args: argparse.Namespace) -> dict:
     """Quality of crystals from the three priors."""
     out = {}
-    for prior in ("flow", "mixture", "gaussian"):
+    for prior in ("reweighted", "flow", "mixture", "gaussian"):
         model = sampler(args, prior)
         began = time.process_time()
         drawn = [s for _, s in model.sample(0, args.n, args.seed)]
@@ -207,7 +210,7 @@ def main() -> None:
     torch.set_num_threads(1)
     card = json.loads(args.out.read_text()) if args.out.exists() else dict(sampler(args).checkpoint.card)
     for part in args.parts:
-        card[part] = globals()[part](args) | {"split": args.split, "n": args.n, "seed": args.seed}
+        card[part] = globals()[part](args) | {"split": args.split, "seed": args.seed}
         args.out.write_text(json.dumps(card, indent=1) + "\n")
         print(part, json.dumps(card[part]), flush=True)
 

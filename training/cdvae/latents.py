@@ -1,15 +1,16 @@
-"""What is trained on the latent vectors of a finished CDVAE: heads, flow, mixture; and the file that is shipped.
+"""What is trained on the latent vectors of a finished CDVAE (heads, flow, critic, mixture), and the file shipped.
 
     python training/cdvae/latents.py WORK/cdvae.safetensors --data crystals.npz --work WORK/latents --out FILE
 
 On one CPU core about half an hour; rerun to resume. The encoder stays as it is. Wider heads read the composition more
-surely than those trained with the decoder; flow and mixture are the latent priors. Stored in half precision.
+surely than those trained with the decoder; flow, critic and mixture are the latent priors. Stored in half precision.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import time
 from pathlib import Path
@@ -19,14 +20,17 @@ import torch
 from onnes.generate.cdvae import CdvaeWeights, head_labels, standardised
 from onnes.generate.fitting import FitSettings
 from onnes.generate.groups import load_groups, packed_hash
-from onnes.generate.latent import Encoded, LatentPrior, encode, fit_flow, fit_heads, fit_mixture
+from onnes.generate.latent import LatentPrior, Reweighted
+from onnes.generate.latent_fit import Encoded, encode, fit_critic, fit_flow, fit_heads, fit_mixture
 from onnes.generate.process import LatticeScale
 from onnes.learn.store import Checkpoint
 from onnes.nets.cdvae import Cdvae, CdvaeSettings, Heads
+from onnes.nets.latent_critic import LatentCritic
 from onnes.nets.latent_flow import LatentFlow
 
 HEADS = {"head_hidden": 512, "head_layers": 2}
 FLOW = {"hidden": 256, "couplings": 10, "dropout": 0.1}
+CRITIC = {"hidden": 384, "dropout": 0.2}
 
 
 def options() -> argparse.Namespace:
@@ -37,7 +41,8 @@ def options() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--head-steps", type=int, default=2500)
     parser.add_argument("--flow-steps", type=int, default=3000)
-    parser.add_argument("--components", default="1,2,4,8,16,32")
+    parser.add_argument("--critic-steps", type=int, default=1500)
+    parser.add_argument("--components", default="1,4,16")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
@@ -68,8 +73,14 @@ def encoded(net: Cdvae, scale: LatticeScale, data: Path, work: Path, split: str,
 @torch.no_grad()
 def likelihoods(held: Encoded, priors: dict, seed: int) -> dict[str, float]:
     """Mean log density (nats) of one draw from each held-out posterior."""
-    z = held.draw(torch.Generator().manual_seed(seed))
-    return {name: round(float(prior.log_prob(z).mean()), 3) for name, prior in priors.items()}
+    generator = torch.Generator().manual_seed(seed)
+    z = held.draw(generator)
+    out = {name: float(prior.log_prob(z).mean()) for name, prior in priors.items()}
+    # The reweighted density is known up to a constant, the mean ratio over draws of its base.
+    both = priors["reweighted"]
+    ratio = both.critic(both.base.sample(20000, generator), both.heads)
+    out["reweighted"] -= float(ratio.logsumexp(0)) - math.log(len(ratio))
+    return {name: round(value, 3) for name, value in out.items()}
 
 
 def main() -> None:
@@ -104,21 +115,35 @@ def main() -> None:
         FitSettings(steps=args.flow_steps, lr=1e-3, **fitting),
         args.work / "flow",
     )
+    critic = fit_critic(
+        LatentCritic(size.latent, **CRITIC),
+        flow,
+        heads,
+        train[0],
+        held[0],
+        FitSettings(steps=args.critic_steps, lr=1e-3, **fitting),
+        args.work / "critic",
+    )
     began = time.time()
     mixture, tried = fit_mixture(train[0], held[0], [int(k) for k in args.components.split(",")], args.seed)
     print("mixtures", json.dumps(tried), f"{time.time() - began:.0f} s", flush=True)
 
-    body = {k: v for k, v in trained.tensors.items() if not k.startswith(("heads.", "prior.", "flow."))}
+    body = {
+        k: v for k, v in trained.tensors.items() if not k.startswith(("heads.", "prior.", "flow.", "critic."))
+    }
     body |= {f"heads.{k}": v for k, v in heads.state_dict().items()}
     body |= {f"flow.{k}": v for k, v in flow.state_dict().items()} | mixture.as_tensors()
+    body |= {f"critic.{k}": v for k, v in critic.state_dict().items()}
     halves = {k: v.half() if v.is_floating_point() else v for k, v in body.items()}
     card = dict(trained.card)
     card["command"] = [
         re.sub(r"--(out|data) (\S*/)?(\S+)", r"--\1 WORK/\3", card["command"]),
         "python training/cdvae/latents.py WORK/cdvae.safetensors --data WORK/crystals.npz --work WORK/latents "
-        f"--head-steps {args.head_steps} --flow-steps {args.flow_steps} --seed {args.seed}",
+        f"--head-steps {args.head_steps} --flow-steps {args.flow_steps} --critic-steps {args.critic_steps} "
+        f"--seed {args.seed}",
     ]
     priors = {"gaussian": LatentPrior.standard(size.latent), "mixture": mixture, "flow": flow}
+    priors["reweighted"] = Reweighted(flow, critic, heads)
     card["latent_data_hash"] = packed_hash(args.data)
     card["latent_prior"] = {
         "n_held_out": len(held[0].mean),
@@ -126,7 +151,7 @@ def main() -> None:
         "mixtures_tried": {k: round(v, 3) for k, v in tried.items()},
     }
     card["stored"] = "half precision; used in single precision"
-    shipped = settings | {"network": size.as_dict(), "flow": FLOW}
+    shipped = settings | {"network": size.as_dict(), "flow": FLOW, "critic": CRITIC}
     Checkpoint("cdvae", shipped, card, halves).save(args.out)
     print("done", json.dumps(card["latent_prior"]), flush=True)
 

@@ -17,17 +17,18 @@ from torch import Tensor
 from onnes.errors import InputError, SettingsError
 from onnes.generate.crystals import niggli_primitive
 from onnes.generate.langevin import Crystals, Langevin, LangevinSettings, counts_of
-from onnes.generate.latent import AscentSettings, LatentPrior, Prior, ascend
+from onnes.generate.latent import AscentSettings, LatentPrior, Prior, Reweighted, ascend
 from onnes.generate.process import LatticeScale
 from onnes.generate.sampling import BLOCK
 from onnes.generate.site_sampling import Wish
 from onnes.learn.store import Checkpoint, pretrained
 from onnes.nets.cdvae import Cdvae, CdvaeSettings
 from onnes.nets.denoiser import MAX_Z
+from onnes.nets.latent_critic import LatentCritic
 from onnes.nets.latent_flow import LatentFlow
 
 #: Latent vectors drawn from the prior for a block of crystals when a condition has to be met.
-CANDIDATES = 4096
+CANDIDATES = 1024
 #: How they are then moved so that the heads read what is asked for.
 SEARCH = AscentSettings(steps=100, rate=0.03, penalty=3.0)
 
@@ -41,15 +42,16 @@ class CdvaeSamplerSettings:
     wish : Wish
         Elements, formula, number of atoms and Tc asked for. A space group cannot be asked of this model.
     decoding : LangevinSettings
-    prior : {"flow", "mixture", "gaussian"}
-        Fitted distribution of latent vectors, or the standard normal for comparison.
+    prior : {"reweighted", "flow", "mixture", "gaussian"}
+        Distribution of latent vectors: a flow, resampled by a critic; the flow alone; a mixture of Gaussians; the
+        standard normal that the autoencoder is trained towards. The last three are there for comparison.
     ascent : AscentSettings
         How z is moved where a Tc is asked for and in `CdvaeSampler.optimise`.
     """
 
     wish: Wish = field(default_factory=Wish)
     decoding: LangevinSettings = field(default_factory=LangevinSettings)
-    prior: Literal["flow", "mixture", "gaussian"] = "flow"
+    prior: Literal["reweighted", "flow", "mixture", "gaussian"] = "reweighted"
     ascent: AscentSettings = field(default_factory=AscentSettings)
 
 
@@ -117,13 +119,17 @@ class CdvaeSampler:
             return LatentPrior.standard(size)
         if name == "mixture":
             return LatentPrior.from_tensors(tensors, size)
-        if name != "flow":
-            raise SettingsError("bad-setting", f"prior {name!r} is not one of flow, mixture, gaussian")
+        if name not in ("reweighted", "flow"):
+            every = "reweighted, flow, mixture, gaussian"
+            raise SettingsError("bad-setting", f"prior {name!r} is not one of {every}")
         flow = LatentFlow(size, **stored["flow"])
-        flow.load_state_dict(
-            {k.removeprefix("flow."): v for k, v in tensors.items() if k.startswith("flow.")}
-        )
-        return flow.eval().requires_grad_(False)
+        flow.load_state_dict(_part(tensors, "flow."))
+        flow.eval().requires_grad_(False)
+        if name == "flow":
+            return flow
+        critic = LatentCritic(size, **stored["critic"])
+        critic.load_state_dict(_part(tensors, "critic."))
+        return Reweighted(flow, critic.eval().requires_grad_(False), self.net.heads)
 
     def _check(self, wish: Wish) -> None:
         if wish.group is not None:
@@ -334,6 +340,10 @@ class CdvaeSampler:
             told = None if counts is None else counts[part]
             out += self._structures(z[part], sizes[part], generator, told)
         return out
+
+
+def _part(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    return {k.removeprefix(name): v for k, v in tensors.items() if k.startswith(name)}
 
 
 def _seed(seed: int, block: int) -> int:

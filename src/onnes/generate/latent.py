@@ -9,26 +9,19 @@ normalising flow.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from onnes.errors import SettingsError
-from onnes.generate.cdvae import CdvaeWeights, head_losses, standardised, weighted
-from onnes.generate.fitting import Fit, FitSettings, Loss
-from onnes.generate.groups import Group, Groups
-from onnes.generate.process import LatticeScale
-from onnes.nets.cdvae import Cdvae, Heads
-from onnes.nets.latent_flow import LatentFlow
+from onnes.nets.cdvae import Heads
+from onnes.nets.latent_critic import LatentCritic
 
-#: Coordinates of z whose mean posterior variance is above this carry nothing and are left standard normal.
-INACTIVE = 0.95
-
-Module = TypeVar("Module", bound=nn.Module)
+#: Draws of a base prior for each vector of a reweighted one.
+TRIES = 32
 
 
 class Prior(Protocol):
@@ -38,7 +31,7 @@ class Prior(Protocol):
     def size(self) -> int:
         """Length of z."""
 
-    def sample(self, count: int, generator: torch.Generator) -> Tensor:
+    def sample(self, count: int, generator: torch.Generator | None) -> Tensor:
         """Draw vectors (count, size)."""
 
     def log_prob(self, z: Tensor) -> Tensor:
@@ -73,7 +66,7 @@ class LatentPrior:
         none = torch.zeros(0)
         return cls(none.long(), torch.ones(1), none.reshape(1, 0), none.reshape(1, 0, 0), size)
 
-    def sample(self, count: int, generator: torch.Generator) -> Tensor:
+    def sample(self, count: int, generator: torch.Generator | None) -> Tensor:
         """Draw vectors (count, size)."""
         z = torch.randn((count, self.size), generator=generator)
         k = torch.multinomial(self.weights, count, replacement=True, generator=generator)
@@ -114,164 +107,39 @@ class LatentPrior:
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """Posteriors of many crystals.
+class Reweighted:
+    """A base prior times the density ratio that a critic estimates (Aneja et al. 2021).
 
     Attributes
     ----------
-    mean, log_var : Tensor, shape (M, latent)
-    """
-
-    mean: Tensor
-    log_var: Tensor
-
-    def draw(self, generator: torch.Generator | None = None) -> Tensor:
-        """One vector (M, latent) from each posterior: what the decoder is trained on."""
-        if generator is None:
-            return self.mean + torch.exp(0.5 * self.log_var) * torch.randn_like(self.mean)
-        return self.mean + torch.exp(0.5 * self.log_var) * torch.randn(self.mean.shape, generator=generator)
-
-
-@torch.no_grad()
-def encode(net: Cdvae, scale: LatticeScale, groups: Groups, *, batch: int = 64) -> Encoded:
-    """Posteriors of all crystals of some groups (`onnes.generate.groups.load_groups`), in their order."""
-    means, log_vars = [], []
-    for n, group in groups.items():
-        vectors = standardised(group, scale)["lattice"]
-        for start in range(0, len(vectors), batch):
-            part = slice(start, start + batch)
-            cell = scale.cell(vectors[part], n)
-            m, v = net.encoder(group["types"][part], group["frac"][part], vectors[part], cell)
-            means.append(m)
-            log_vars.append(v)
-    return Encoded(torch.cat(means), torch.cat(log_vars))
-
-
-def fit_mixture(
-    train: Encoded, held: Encoded, components: Sequence[int], seed: int
-) -> tuple[LatentPrior, dict[str, float]]:
-    """Fit mixtures and keep the one that gives held-out crystals the highest likelihood.
-
-    Parameters
-    ----------
-    train, held : Encoded
-    components : sequence of int
-        Numbers of components to try.
-    seed : int
-
-    Returns
-    -------
-    LatentPrior
-    dict
-        Mean log density (nats) of one draw from each held-out posterior, under the standard normal
-        (``gaussian``) and every mixture tried (``mixture_K``); ``active``, the number of active coordinates.
-    """
-    from sklearn.mixture import GaussianMixture
-
-    generator = torch.Generator().manual_seed(seed)
-    z, z_held = train.draw(generator), held.draw(generator)
-    size = z.shape[1]
-    active = torch.nonzero(train.log_var.exp().mean(dim=0) < INACTIVE).flatten()
-    best = LatentPrior.standard(size)
-    report = {"gaussian": float(best.log_prob(z_held).mean()), "active": float(len(active))}
-    highest = -math.inf
-    for k in components:
-        mixture = GaussianMixture(k, reg_covar=1e-4, max_iter=200, init_params="k-means++", random_state=seed)
-        mixture.fit(z[:, active].double().numpy())
-        covariances = torch.as_tensor(mixture.covariances_)
-        prior = LatentPrior(
-            active,
-            torch.as_tensor(mixture.weights_).float(),
-            torch.as_tensor(mixture.means_).float(),
-            torch.linalg.cholesky(covariances).float(),
-            size,
-        )
-        report[f"mixture_{k}"] = value = float(prior.log_prob(z_held).mean())
-        if value > highest:
-            best, highest = prior, value
-    return best, report
-
-
-def _labelled(encoded: Encoded, labels: Group | None = None) -> Groups:
-    """Posteriors as one group of `onnes.generate.fitting`."""
-    ones = torch.ones_like(encoded.mean[:, 0])
-    return {1: {"mean": encoded.mean, "log_var": encoded.log_var, "weight": ones, **(labels or {})}}
-
-
-def fit_flow(
-    train: Encoded, held: Encoded, flow: LatentFlow, settings: FitSettings, folder: str | Path
-) -> LatentFlow:
-    """Train a normalising flow on draws from the posteriors, new ones at every step; rerun to resume.
-
-    Parameters
-    ----------
-    train, held : Encoded
-        On the device to train on; the held-out loss is logged only.
-    flow : LatentFlow
-        To be trained, on the same device.
-    settings : FitSettings
-    folder : path
-
-    Returns
-    -------
-    LatentFlow
-        The same, with averaged weights, in evaluation mode.
-    """
-    flow.standardise(train.draw())
-
-    def loss(batch: Group) -> dict[str, Tensor]:
-        z = Encoded(batch["mean"], batch["log_var"]).draw()
-        return {"nats_a_coordinate": -flow.log_prob(z).mean() / flow.size}
-
-    return _trained(flow, loss, _labelled(train), _labelled(held), settings, folder)
-
-
-def fit_heads(
-    heads: Heads,
-    train: tuple[Encoded, Group],
-    held: tuple[Encoded, Group],
-    weights: CdvaeWeights,
-    settings: FitSettings,
-    folder: str | Path,
-) -> Heads:
-    """Train heads on draws from the posteriors of a finished encoder.
-
-    Parameters
-    ----------
+    base : Prior
+    critic : LatentCritic
     heads : Heads
-    train, held : (Encoded, labels)
-        Labels as `onnes.generate.cdvae.head_labels` gives them, of all crystals in one.
-    weights : CdvaeWeights
-    settings : FitSettings
-    folder : path
-
-    Returns
-    -------
-    Heads
-        The same, with averaged weights, in evaluation mode.
+    tries : int
+        Draws of the base for each vector, of which one is kept with chances proportional to the ratios.
     """
 
-    def loss(batch: Group) -> dict[str, Tensor]:
-        z = Encoded(batch["mean"], batch["log_var"]).draw()
-        return weighted(head_losses(heads(z), batch), weights)
+    base: Prior
+    critic: LatentCritic
+    heads: Heads
+    tries: int = TRIES
 
-    return _trained(heads, loss, _labelled(*train), _labelled(*held), settings, folder)
+    @property
+    def size(self) -> int:
+        """Length of z."""
+        return self.base.size
 
+    @torch.no_grad()
+    def sample(self, count: int, generator: torch.Generator | None) -> Tensor:
+        """Draw vectors (count, size) by importance resampling."""
+        z = self.base.sample(count * self.tries, generator)
+        chance = torch.softmax(self.critic(z, self.heads).reshape(count, self.tries), dim=-1)
+        kept = torch.multinomial(chance, 1, generator=generator)[:, 0]
+        return z.reshape(count, self.tries, -1)[torch.arange(count), kept]
 
-def _trained(
-    module: Module, loss: Loss, train: Groups, held: Groups, settings: FitSettings, folder: str | Path
-) -> Module:
-    run = Fit(module, loss, train, settings, folder)
-
-    def validate() -> dict[str, float]:
-        module.eval()
-        out = run.mean_loss(held)
-        module.train()
-        return out
-
-    run.run(validate)
-    module.load_state_dict(run.weights())
-    return module.eval()
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Log density (B,) of vectors (B, size) up to a constant near zero; differentiable."""
+        return self.base.log_prob(z) + self.critic(z, self.heads)
 
 
 @dataclass(frozen=True)

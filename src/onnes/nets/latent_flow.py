@@ -94,7 +94,7 @@ class LatentFlow(nn.Module):
             log_det = log_det + more
         return log_det - 0.5 * (x.square() + math.log(2 * math.pi)).sum(dim=-1)
 
-    def sample(self, count: int, generator: torch.Generator) -> Tensor:
+    def sample(self, count: int, generator: torch.Generator | None) -> Tensor:
         """Draw vectors (count, size)."""
         x = torch.randn((count, self.size), generator=generator, dtype=self.mean.dtype)
         for coupling in reversed(self._stack()):
