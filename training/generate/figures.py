@@ -23,16 +23,10 @@ from onnes.campaign.source import sampler_settings
 from onnes.campaign.stages import build, plain
 from onnes.generate.asked import MODELS, SamplerSettings
 from onnes.generate.models import open_sampler
-from onnes.stability.sun import wilson
+from onnes.generate.shares import share
 
 # The defaults of `onnes discover`, whatever they are.
 STAGES = {stage.name: stage.process for stage in build(Settings())}
-
-
-def share(k: int, n: int) -> dict:
-    """A share with its Wilson interval."""
-    rate = wilson(k, n)
-    return {"share": round(k / max(1, n), 3), "ci95": [round(rate.low, 3), round(rate.high, 3)], "of": n}
 
 
 def one(item: Item):
@@ -66,14 +60,16 @@ def measure(model: Path | None, settings: SamplerSettings, n: int, seed: int, wo
         "n": n,
         "seed": seed,
         "settings": {k: v for k, v in vars(settings).items() if v not in ((), None)},
-        "pass_the_gate": share(len(good), n),
-        "unique_of_those": share(len(different), len(good)),
-        "relaxed_converged_of_all": share(len(relaxed), n),
-        "new_of_relaxed": share(len(new), len(relaxed)),
-        "new_and_stable_of_all": share(len(stable), n),
-        "new_stable_and_tc_above_5K_of_all": share(len(superconducting), n),
-        "space_group_P1_of_relaxed": share(groups[1], len(found)),
-        "five_or_more_elements": share(sum(len(set(i.structure["species"])) >= 5 for i in drawn), n),
+        "pass_the_gate": share(len(good), n).to_dict(),
+        "unique_of_those": share(len(different), len(good)).to_dict(),
+        "relaxed_converged_of_all": share(len(relaxed), n).to_dict(),
+        "new_of_relaxed": share(len(new), len(relaxed)).to_dict(),
+        "new_and_stable_of_all": share(len(stable), n).to_dict(),
+        "new_stable_and_tc_above_5K_of_all": share(len(superconducting), n).to_dict(),
+        "space_group_P1_of_relaxed": share(groups[1], len(found)).to_dict(),
+        "five_or_more_elements": share(
+            sum(len(set(i.structure["species"])) >= 5 for i in drawn), n
+        ).to_dict(),
         "median_rmsd_A": round(rmsd[len(rmsd) // 2], 3),
         "median_steps": steps[len(steps) // 2],
     }

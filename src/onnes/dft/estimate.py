@@ -16,6 +16,7 @@ import numpy as np
 
 from onnes.dft.cutoffs import CUTOFFS
 from onnes.dft.grids import irreducible, k_points_at, point_rotations
+from onnes.dft.inputs import MAGNETIC
 from onnes.dft.plan import Plan
 from onnes.dft.pseudopotentials import Pseudopotential
 from onnes.dft.pw_output import BOHR_A
@@ -34,28 +35,7 @@ _MATDYN_S = 2e-3
 _BASE_MB = 60.0
 
 #: Elements whose moments matter: without a spin-polarised check their lambda may be that of a state that is not there.
-MAGNETIC = frozenset(
-    [
-        "Cr",
-        "Mn",
-        "Fe",
-        "Co",
-        "Ni",
-        "Ce",
-        "Pr",
-        "Nd",
-        "Pm",
-        "Sm",
-        "Eu",
-        "Gd",
-        "Tb",
-        "Dy",
-        "Ho",
-        "Er",
-        "Tm",
-        "Yb",
-    ]
-) | {"U", "Np", "Pu", "Am", "Cm"}
+_WARNED = MAGNETIC - {"V", "O"}
 #: Atomic numbers with d or f electrons in the valence.
 _D_SHELLS = frozenset([*range(21, 31), *range(39, 49), *range(57, 81), *range(89, 104)])
 
@@ -218,7 +198,7 @@ def _q_disk_MB(waves: int, bands: int, fft: Sequence[int], modes: int, k_points:
 def _cautions(plan: Plan, electrons: float, pseudos: dict[str, Pseudopotential] | None) -> tuple[str, ...]:
     found = []
     elements = plan.cell.elements
-    magnetic = [e for e in elements if e in MAGNETIC]
+    magnetic = [e for e in elements if e in _WARNED]
     if magnetic:
         found.append(
             f"{', '.join(magnetic)}: magnetic elements; the run is not spin-polarised, check for a moment first"

@@ -27,7 +27,7 @@ PREFIX, SCRATCH = "onnes", "./tmp"
 PSEUDO_FOLDER = "../pseudo"
 #: q-points on every leg of the phonon bands.
 BAND_POINTS = 20
-#: Elements looked at for magnetism: open 3d and 4f shells, and oxygen (O2, superoxides).
+#: Elements looked at for magnetism: open 3d, 4f and 5f shells, and oxygen (O2, superoxides).
 MAGNETIC = frozenset(
     [
         "V",
@@ -50,6 +50,11 @@ MAGNETIC = frozenset(
         "Er",
         "Tm",
         "Yb",
+        "U",
+        "Np",
+        "Pu",
+        "Am",
+        "Cm",
     ]
 )
 #: Share of the valence electrons of a magnetic element that starts with one spin; the others start without.

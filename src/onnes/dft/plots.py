@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,8 +12,7 @@ from onnes.dft.inputs import PREFIX, band_corners
 from onnes.dft.matdyn_files import parse_bands, parse_phdos
 from onnes.dft.outcome import Outcome
 from onnes.dft.step_checks import text_of
-from onnes.errors import InputError
-from onnes.theory.plots import BLUE, GREY, ORANGE, alpha2f_figure
+from onnes.theory.plots import BLUE, GREY, ORANGE, alpha2f_figure, save_figure
 from onnes.units import UNITS
 
 if TYPE_CHECKING:
@@ -50,7 +48,7 @@ def draw_run(structure: Structure, outcome: Outcome, folder: Path) -> list[Path]
         figures["alpha2F"] = alpha2f_figure(outcome.spectrum)
     written = []
     for name, figure in figures.items():
-        written += _save(figure, folder / "figures", name)
+        written += save_figure(figure, folder / "figures", name)
     return written
 
 
@@ -140,19 +138,3 @@ def _ticks(names: list[str], where: list[int], x: np.ndarray) -> tuple[list[floa
             places.append(float(x[at]))
             texts.append(shown)
     return places, texts
-
-
-def _save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    written = []
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for ending in ("png", "svg"):
-            path = folder / f"{name}.{ending}"
-            temporary = path.with_suffix(f".tmp.{ending}")
-            # Without a date, so that equal figures are equal files.
-            figure.savefig(temporary, dpi=160, metadata={"Date": None} if ending == "svg" else {})
-            os.replace(temporary, path)
-            written.append(path)
-    except OSError as error:
-        raise InputError("cannot-write", f"cannot write figures to {folder}: {error.strerror}") from None
-    return written

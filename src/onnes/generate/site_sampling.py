@@ -7,20 +7,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
-from onnes.crystal.formula import atomic_numbers
 from onnes.errors import SettingsError
 from onnes.generate.filling import can_fill, can_hold, letters_of
 from onnes.generate.orbits import Frame
 from onnes.nets.sites import MAX_Z, N_GROUPS, Asked, SiteTransformer
 
 Floats = NDArray[np.float64]
-
-
-def chemical_symbol(z: int) -> str:
-    """Symbol of an atomic number."""
-    return next(symbol for symbol, number in atomic_numbers().items() if number == z)
 
 
 @dataclass(frozen=True)
@@ -65,7 +60,7 @@ class Wish:
         parts = []
         if self.formula:
             parts.append(
-                "the composition " + " ".join(f"{chemical_symbol(z)}{a}" for z, a in self.formula.items())
+                "the composition " + " ".join(f"{chemical_symbols[z]}{a}" for z, a in self.formula.items())
             )
         if self.group:
             parts.append(f"space group {self.group}")

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnes.data.files import atomic_text
-from onnes.errors import InputError
 from onnes.learn.evaluate import Evaluation
 from onnes.learn.marks import CLEAN
 from onnes.learn.retrieval import Curve
+from onnes.theory.plots import save_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -101,7 +101,7 @@ def write(found: Evaluation, folder: str | os.PathLike[str]) -> list[Path]:
     if found.learning:
         figures["learning_curve"] = learning_figure(found)
     for name, figure in figures.items():
-        written += _save(figure, place, name)
+        written += save_figure(figure, place, name)
     return written
 
 
@@ -263,17 +263,3 @@ def _axes(x: str, y: str, size: tuple[float, float] = (4.6, 4.4)) -> tuple[Figur
     axes.set_ylabel(y)
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
-
-
-def _save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    written = []
-    try:
-        for ending in ("png", "svg"):
-            path = folder / f"{name}.{ending}"
-            temporary = path.with_suffix(f".tmp.{ending}")
-            figure.savefig(temporary, dpi=160, metadata={"Date": None} if ending == "svg" else {})
-            os.replace(temporary, path)
-            written.append(path)
-    except OSError as error:
-        raise InputError("cannot-write", f"cannot write figures to {folder}: {error.strerror}") from None
-    return written

@@ -63,7 +63,7 @@ def draw_all(
         figures["gap_real"] = _real(x, real_axis(cold, x, spectrum.omega_max_meV))
     written = []
     for name, figure in figures.items():
-        written += _save(figure, Path(folder), name)
+        written += save_figure(figure, Path(folder), name)
     return written
 
 
@@ -141,7 +141,14 @@ def _axes(x: str, y: str) -> tuple[Figure, Any]:
     return figure, axes
 
 
-def _save(figure: Figure, folder: Path, name: str) -> list[Path]:
+def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Write a figure as png and svg; equal figures are equal files, and none is ever half written.
+
+    Raises
+    ------
+    InputError
+        ``cannot-write``.
+    """
     written = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
