@@ -36,7 +36,7 @@ class GeneratePart(_Part):
     paths: list[str] = Field(
         default=[], description="files or folders to screen instead of generating crystals"
     )
-    model: Literal["symmetric", "joint"] = Field(
+    model: Literal["symmetric", "joint", "cdvae"] = Field(
         default="symmetric", description="generator; symmetric decides on the space group first"
     )
     elements: list[str] = Field(default=[], description="only these elements; empty for all the model knows")

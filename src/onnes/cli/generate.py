@@ -16,7 +16,7 @@ def generate(
     model: str = typer.Option(
         "symmetric",
         "--model",
-        help="symmetric (space group first) or joint (diffusion of everything together).",
+        help="symmetric (space group first), joint (diffusion of everything together) or cdvae (autoencoder).",
     ),
     elements: str = typer.Option("", "--elements", help="Only these, e.g. B,C,N."),
     exclude: str = typer.Option("", "--exclude", help="None of these, e.g. Tc,U."),
