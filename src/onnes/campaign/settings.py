@@ -116,6 +116,45 @@ class PredictPart(_Part):
     in_domain_only: bool = Field(default=False, description="refuse crystals unlike the training set")
 
 
+class ActivePart(_Part):
+    """Active learning: rounds of n crystals, of which some are labelled and learnt from."""
+
+    rounds: int = Field(default=0, ge=0, le=1000, description="rounds; 0: one run of the funnel, no labels")
+    batch: int = Field(default=8, ge=1, description="crystals to label in a round")
+    strategy: Literal["expected-improvement", "probability", "greedy", "random"] = Field(
+        default="probability",
+        description="which: likeliest above the target, by improvement, by Tc, by chance",
+    )
+    target_tc_K: Real = Field(default=10.0, gt=0, description="a labelled Tc above it is a hit")
+    diversity: Real = Field(
+        default=0.1, ge=0, description="least distance between compositions (atomic fractions) of a batch"
+    )
+    cost: Literal["none", "atoms", "dft"] = Field(
+        default="none",
+        description="what the gain is divided by: atoms in the cell, or estimated CPU time of DFT",
+    )
+    labeller: Literal["file", "table", "verify"] = Field(
+        default="file",
+        description="who labels: a person in a csv file, a table of known labels, onnes verify",
+    )
+    labels: str = Field(default="", description="labeller table: file of records (.jsonl, .jsonl.gz)")
+    match: Literal["crystal", "formula"] = Field(
+        default="crystal", description="labeller table: same crystal, or nearest volume of the same formula"
+    )
+    blanks: Literal["wait", "skip"] = Field(
+        default="wait", description="labeller file: empty rows hold the next round up, or go without a label"
+    )
+    tier: Literal["quick", "standard", "tight"] = Field(default="quick", description="of onnes verify")
+    pseudo: str = Field(
+        default="", description="folder of pseudopotentials for onnes verify; empty: installed"
+    )
+    cores: int = Field(default=1, ge=1, le=4096, description="of one onnes verify")
+    predictor: bool = Field(default=True, description="correct the predictor by the labels where that helps")
+    generator: bool = Field(default=True, description="fine-tune the symmetric generator on the hits")
+    generator_steps: int = Field(default=150, ge=1, le=100_000, description="steps of the fine-tuning")
+    data: list[str] = Field(default=[], description="files of records with own labels, for the correction")
+
+
 class Settings(_Part):
     """Everything a discovery run depends on."""
 
@@ -127,6 +166,7 @@ class Settings(_Part):
     novel: NovelPart = NovelPart()
     hull: HullPart = HullPart()
     predict: PredictPart = PredictPart()
+    active: ActivePart = ActivePart()
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Settings:
@@ -166,13 +206,22 @@ class Settings(_Part):
             raise SettingsError("not-toml", f"{path} is not TOML: {error}") from None
         base = Path(path).resolve().parent
         settings = cls.from_dict(values)
-        if not settings.generate.paths:
-            return settings
-        # Paths in a file mean: beside that file, wherever the command is run.
-        absolute = [str(base / p) for p in settings.generate.paths]
-        return settings.model_copy(
-            update={"generate": settings.generate.model_copy(update={"paths": absolute})}
-        )
+        return settings._beside(base)
+
+    def _beside(self, base: Path) -> Settings:
+        """Paths in a file mean: beside that file, wherever the command is run."""
+        generate, active = self.generate, self.active
+        new = {
+            "generate": generate.model_copy(update={"paths": [str(base / p) for p in generate.paths]}),
+            "active": active.model_copy(
+                update={
+                    "labels": str(base / active.labels) if active.labels else "",
+                    "pseudo": str(base / active.pseudo) if active.pseudo else "",
+                    "data": [str(base / p) for p in active.data],
+                }
+            ),
+        }
+        return self.model_copy(update=new)
 
     def _check(self) -> None:
         from onnes.stability.hull import METHOD
@@ -190,6 +239,14 @@ class Settings(_Part):
         chemistry_of(self.chemistry.model_dump())
         if self.check.min_packing >= self.check.max_packing:
             raise SettingsError("bad-setting", "check.min_packing must lie below check.max_packing")
+        active = self.active
+        if active.rounds and active.labeller == "table" and not active.labels:
+            raise SettingsError("bad-setting", "active.labels: the labeller table needs a file of records")
+        if active.rounds and active.generator and self.generate.model != "symmetric":
+            raise SettingsError(
+                "bad-setting",
+                f"active.generator: only the symmetric model can be tuned, not {self.generate.model}; set it false",
+            )
 
     def to_toml(self) -> str:
         """Write as TOML with a comment a setting; `from_toml` reads it back."""
