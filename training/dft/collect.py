@@ -6,6 +6,7 @@
 Runs that are not finished are named and left out.
 """
 
+import re
 import sys
 from pathlib import Path
 
@@ -70,11 +71,17 @@ def row(record: Record) -> str:
             "not solved" if solved is None else f"{solved:.3g}",
         ]
     else:
-        cells += [f"{record.meta['verdict']}", "", "", "", ""]
+        cells += [record.meta["verdict"], flattest(record), "", "", ""]
     stored = JARVIS.get(name)
     cells.append("not in it" if stored is None else f"{stored[0]:.3f}, {stored[1]:.0f} K")
     cells.append("none" if MEASURED[name] == 0.0 else f"{MEASURED[name]:g} K")
     return "| " + " | ".join(cells) + " |"
+
+
+def flattest(record: Record) -> str:
+    """The stretch of lambda that came nearest to a plateau, as the verdict's words have it."""
+    found = re.search(r"flattest: (.+) Ry \((.+)\)", record.meta["detail"])
+    return f"{found[1]} Ry" if found else ""
 
 
 if __name__ == "__main__":

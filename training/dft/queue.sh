@@ -7,7 +7,5 @@ run() { "$here/compute.sh" "$folder" "$pseudo" "$@"; }
 folder=$1 pseudo=$2
 run quick Al Pb Cu V
 run standard Al
-run quick Ta
-run standard Pb
-run quick Nb MgB2 NbC
-run standard Ta Nb V
+run quick Ta Nb MgB2 NbC
+run standard Pb Ta Nb V
