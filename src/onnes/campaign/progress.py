@@ -127,6 +127,9 @@ class Progressing:
         state = self._state[stage]
         state[1] += passed
         state[2] += failed
+        if state[1] + state[2] > state[0]:  # how many crystals a file holds is known at its end
+            state[0] = state[1] + state[2]
+            self._bar.update(self._tasks[stage], total=state[0])  # type: ignore[arg-type]
         self._bar.update(
             self._tasks[stage],  # type: ignore[arg-type]
             completed=state[1] + state[2],

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
+from onnes.campaign.presets import PRESETS, completed
 from onnes.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -60,6 +65,10 @@ class CheckPart(_Part):
     min_distance_A: Real = Field(default=0.5, gt=0, description="atoms closer than this overlap")
     min_packing: Real = Field(default=0.05, ge=0, description="emptier crystals are refused")
     max_packing: Real = Field(default=2.5, gt=0, description="more crowded crystals are refused")
+    dimensions: Literal["any", "bulk", "slab"] = Field(
+        default="any",
+        description='"slab" refuses all but single layers with vacuum, "bulk" refuses those, chains and molecules',
+    )
 
 
 class ChemistryPart(_Part):
@@ -69,7 +78,27 @@ class ChemistryPart(_Part):
     no_toxic: bool = Field(default=False, description="no As, Be, Cd, Co, Hg, Pb, Te, Tl, U (EU CLP)")
     min_abundance_ppm: Real = Field(default=0.0, ge=0, description="no element rarer in the Earth's crust")
     exclude: list[str] = Field(default=[], description="none of these elements, in own crystals too")
+    require: list[str] = Field(default=[], description="each of these elements must be there")
     max_elements: int = Field(default=118, ge=1, description="different elements in a crystal")
+
+
+class PrescreenPart(_Part):
+    """Cheap gates before anything is relaxed: what files say, then the fast network, then learned moduli."""
+
+    use: Literal["files", "always", "never"] = Field(
+        default="files", description='"files": when crystals are read instead of generated'
+    )
+    min_p_superconductor: Real = Field(
+        default=0.05,
+        ge=0,
+        le=1,
+        description="probability that it is no insulator or magnet must not be below",
+    )
+    min_tc_K: Real = Field(default=3.0, ge=0, description="Tc of the fast network must lie above; 0: off")
+    min_dos_ef_states_eV_atom: Real = Field(
+        default=0.1, ge=0, description="N(EF) (both spins) must lie above; 0: off"
+    )
+    min_debye_K: Real = Field(default=300.0, ge=0, description="Debye temperature must lie above; 0: off")
 
 
 class RelaxPart(_Part):
@@ -79,6 +108,12 @@ class RelaxPart(_Part):
     fmax_eV_A: Real = Field(default=0.05, gt=0, description="largest force left")
     max_steps: int = Field(
         default=200, ge=1, description="optimiser steps; crystals that need more are refused"
+    )
+    skip: bool = Field(
+        default=False, description="take crystals as they are (relaxed by DFT, say): one energy each"
+    )
+    skip_max_force_eV_A: Real = Field(
+        default=1.0, gt=0, description="with skip: a larger force means not relaxed, and is refused"
     )
 
 
@@ -155,36 +190,54 @@ class ActivePart(_Part):
     data: list[str] = Field(default=[], description="files of records with own labels, for the correction")
 
 
+class DossierPart(_Part):
+    """What is computed of the best candidates for their pages, after the ranking."""
+
+    top: int = Field(default=5, ge=0, le=1000, description="candidates with alpha2F and all models; 0: none")
+    phonons: int = Field(default=2, ge=0, le=1000, description="of these, how many with phonon bands too")
+    phonon_max_atoms: int = Field(default=8, ge=1, description="no phonons of larger primitive cells")
+
+
 class Settings(_Part):
     """Everything a discovery run depends on."""
 
+    preset: str = Field(default="", description="name of a preset; what is set below overrides it")
     run: RunPart = RunPart()
     generate: GeneratePart = GeneratePart()
     check: CheckPart = CheckPart()
     chemistry: ChemistryPart = ChemistryPart()
+    prescreen: PrescreenPart = PrescreenPart()
     relax: RelaxPart = RelaxPart()
     novel: NovelPart = NovelPart()
     hull: HullPart = HullPart()
     predict: PredictPart = PredictPart()
+    dossier: DossierPart = DossierPart()
     active: ActivePart = ActivePart()
+
+    @property
+    def reads_files(self) -> bool:
+        """Whether crystals are read instead of generated."""
+        return bool(self.generate.paths)
+
+    @property
+    def prescreens(self) -> bool:
+        """Whether the pre-screen is one of the stages."""
+        return self.prescreen.use == "always" or (self.prescreen.use == "files" and self.reads_files)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Settings:
-        """Check and complete a nested dict.
+        """Check and complete a nested dict: what it says, then its preset, then the defaults.
 
         Raises
         ------
         SettingsError
-            ``unknown-setting``, ``bad-setting``, ``unknown-potential``, ``unknown-formula``.
+            ``unknown-preset``, ``unknown-setting``, ``bad-setting``, ``unknown-potential``, ``no-hull-table``,
+            ``unknown-formula``, ``unknown-element``: each names the key, the value and what is allowed.
         """
         try:
-            settings = cls.model_validate(values)
+            settings = cls.model_validate(completed(values))
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(map(str, first["loc"]))
-            code = "unknown-setting" if first["type"] == "extra_forbidden" else "bad-setting"
-            text = "there is no such setting" if code == "unknown-setting" else first["msg"]
-            raise SettingsError(code, f"{where}: {text}; onnes discover --print-config lists all") from None
+            raise _explained(cls, error.errors(include_url=False)[0]) from None
         settings._check()
         return settings
 
@@ -195,70 +248,83 @@ class Settings(_Part):
         Raises
         ------
         SettingsError
-            ``cannot-read``, ``not-toml`` and those of `from_dict`.
+            Those of `read_toml` and `from_dict`.
         """
-        try:
-            values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "not a text file"
-            raise SettingsError("cannot-read", f"cannot read {path}: {reason}") from None
-        except tomllib.TOMLDecodeError as error:
-            raise SettingsError("not-toml", f"{path} is not TOML: {error}") from None
-        base = Path(path).resolve().parent
-        settings = cls.from_dict(values)
-        return settings._beside(base)
-
-    def _beside(self, base: Path) -> Settings:
-        """Paths in a file mean: beside that file, wherever the command is run."""
-        generate, active = self.generate, self.active
-        new = {
-            "generate": generate.model_copy(update={"paths": [str(base / p) for p in generate.paths]}),
-            "active": active.model_copy(
-                update={
-                    "labels": str(base / active.labels) if active.labels else "",
-                    "pseudo": str(base / active.pseudo) if active.pseudo else "",
-                    "data": [str(base / p) for p in active.data],
-                }
-            ),
-        }
-        return self.model_copy(update=new)
+        return cls.from_dict(read_toml(path))
 
     def _check(self) -> None:
         from onnes.stability.hull import METHOD
         from onnes.stability.potentials import potential
         from onnes.theory.tc import formula_named
 
-        potential(self.relax.potential)
+        with naming("relax.potential"):
+            potential(self.relax.potential)
         if self.relax.potential != METHOD:
             raise SettingsError(
                 "no-hull-table",
-                f"relax.potential: the hull holds energies of {METHOD}; those of {self.relax.potential} cannot be "
-                "compared with it",
+                f"relax.potential = {_toml(self.relax.potential)}: the hull holds energies of {METHOD}, with which "
+                f"others cannot be compared; use {METHOD}",
             )
-        formula_named(self.predict.formula)
-        chemistry_of(self.chemistry.model_dump())
+        with naming("predict.formula"):
+            formula_named(self.predict.formula)
+        with naming("chemistry"):
+            chemistry_of(self.chemistry.model_dump())
         if self.check.min_packing >= self.check.max_packing:
-            raise SettingsError("bad-setting", "check.min_packing must lie below check.max_packing")
-        active = self.active
-        if active.rounds and active.labeller == "table" and not active.labels:
-            raise SettingsError("bad-setting", "active.labels: the labeller table needs a file of records")
-        if active.rounds and active.generator and self.generate.model != "symmetric":
             raise SettingsError(
                 "bad-setting",
-                f"active.generator: only the symmetric model can be tuned, not {self.generate.model}; set it false",
+                f"check.min_packing = {self.check.min_packing}: must lie below check.max_packing = "
+                f"{self.check.max_packing}",
             )
 
     def to_toml(self) -> str:
         """Write as TOML with a comment a setting; `from_toml` reads it back."""
         lines = ["# Settings of onnes discover. Every value shown can be left out.", ""]
-        for name, field in type(self).model_fields.items():
+        if self.preset:
+            chosen = PRESETS[self.preset]
+            lines[1:] = [f"# {self.preset}: {chosen.summary}.", f"# Limits: {chosen.limits}.", ""]
+            lines += [f"preset = {_toml(self.preset)}  # {type(self).model_fields['preset'].description}", ""]
+        for name in type(self).model_fields:
             part = getattr(self, name)
-            lines.append(f"[{name}]  # {(field.annotation.__doc__ or '').strip()}")
+            if not isinstance(part, BaseModel):
+                continue
+            lines.append(f"[{name}]  # {(type(part).__doc__ or '').strip()}")
             for key, inner in type(part).model_fields.items():
                 value = getattr(part, key)
                 lines.append(f"{key} = {_toml(value)}  # {inner.description}")
             lines.append("")
         return "\n".join(lines)
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """Read a settings file as a nested dict, unchecked; paths in it are made absolute.
+
+    Raises
+    ------
+    SettingsError
+        ``cannot-read``, ``not-toml``.
+    """
+    try:
+        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not a text file"
+        raise SettingsError("cannot-read", f"cannot read {path}: {reason}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError("not-toml", f"{path} is not TOML: {error}") from None
+    # Paths in a file mean: beside that file, wherever the command is run.
+    base = Path(path).resolve().parent
+    for table, key in (("generate", "paths"), ("active", "labels"), ("active", "pseudo"), ("active", "data")):
+        part = values.get(table)
+        if isinstance(part, dict) and part.get(key):
+            part[key] = _beside(base, part[key])
+    return values
+
+
+def _beside(base: Path, given: Any) -> Any:
+    """Absolute paths for a path or a list of them; anything else is refused later, as it is."""
+    if isinstance(given, str):
+        return str(base / given)
+    good = isinstance(given, list) and all(isinstance(p, str) for p in given)
+    return [str(base / p) for p in given] if good else given
 
 
 def chemistry_of(values: dict[str, Any]) -> Chemistry:
@@ -269,19 +335,76 @@ def chemistry_of(values: dict[str, Any]) -> Chemistry:
     SettingsError
         ``unknown-element``.
     """
+    from onnes.crystal.formula import atomic_numbers
     from onnes.stability.chemistry import Chemistry
 
-    return Chemistry(**{**values, "exclude": tuple(values["exclude"])})
+    given = dict(values)
+    for symbol in given.pop("require", []):
+        if symbol not in atomic_numbers():
+            raise SettingsError(
+                "unknown-element", f"require: {symbol!r} is no element; give symbols such as H"
+            )
+    return Chemistry(**{**given, "exclude": tuple(given["exclude"])})
+
+
+@contextmanager
+def naming(key: str) -> Iterator[None]:
+    """Put the key in front of what is wrong with its value."""
+    try:
+        yield
+    except SettingsError as error:
+        raise SettingsError(error.code, f"{key}: {error.message}") from None
+
+
+def _explained(cls: type[Settings], error: Any) -> SettingsError:
+    """Turn a validation error into key, value and what is allowed."""
+    # pydantic adds the branch of a union after the key: "constrained-float".
+    where = [w for k, w in enumerate(error["loc"]) if k < 2 or isinstance(w, int)]
+    key = ".".join(str(w) for w in where[:2]) + "".join(f"[{w}]" for w in where[2:])
+    if error["type"] == "extra_forbidden":
+        return SettingsError("unknown-setting", f"{key}: there is no such setting; {_instead(cls, where)}")
+    field = _field(cls, where)
+    value = error.get("input")
+    if len(where) == 1 and where[0] != "preset":
+        return SettingsError("bad-setting", f"{key} = {_shown(value)}: must be a table, [{key}]")
+    allowed = str(error["msg"]).replace("Input should be", "must be")
+    about = f" ({field.description})" if field is not None and field.description else ""
+    return SettingsError("bad-setting", f"{key} = {_shown(value)}: {allowed}{about}")
+
+
+def _field(cls: type[Settings], where: list[Any]) -> Any:
+    field: Any = cls.model_fields.get(str(where[0]))
+    if len(where) == 1 or field is None:
+        return field
+    return getattr(field.annotation, "model_fields", {}).get(str(where[1]))
+
+
+def _instead(cls: type[Settings], where: list[Any]) -> str:
+    """What may have been meant by an unknown key."""
+    parts = {name: getattr(f.annotation, "model_fields", {}) for name, f in cls.model_fields.items()}
+    if len(where) == 1:
+        names, place = list(parts), "the tables are"
+    else:
+        names, place = list(parts[str(where[0])]), f"[{where[0]}] has"
+    near = get_close_matches(str(where[-1]), names, 1)
+    elsewhere = [f"{name}.{where[-1]}" for name, part in parts.items() if where[-1] in part]
+    meant = [*(near if len(where) == 1 else [f"{where[0]}.{n}" for n in near]), *elsewhere]
+    return f"{f'did you mean {meant[0]}? ' if meant else ''}{place} {', '.join(names)}"
+
+
+def _shown(value: Any) -> str:
+    try:
+        return _toml(value)[:80]
+    except TypeError:
+        return repr(value)[:80]
 
 
 def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_toml, value)) + "]"
     if isinstance(value, str):
         # A TOML basic string escapes as JSON does.
-        import json
-
         return json.dumps(value, ensure_ascii=False)
     return repr(value)

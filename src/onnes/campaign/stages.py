@@ -22,13 +22,14 @@ if TYPE_CHECKING:
 #: Raised when the code of a stage changes what it answers: old verdicts are then not reused.
 REVISION = {
     "check": 1,
+    "prescreen": 1,
     "unique": 1,
     "relax": 1,
     "symmetry": 1,
     "distinct": 1,
     "novel": 1,
     "hull": 1,
-    "predict": 3,
+    "predict": 4,
     "rank": 1,
 }
 #: Distance tolerance of the symmetry search after relaxation, in angstrom: above the noise that forces of
@@ -45,6 +46,9 @@ def build(settings: Settings) -> list[Stage]:
     ----------
     settings : Settings
     """
+    from onnes.campaign.prescreen import model_hash as prescreen_hash
+    from onnes.campaign.prescreen import prescreen, settings_of
+    from onnes.campaign.dossier import dossier_stages
     from onnes.learn.predictors import model_hash
     from onnes.stability.hull import HullReferences
     from onnes.stability.novelty import KnownCrystals
@@ -52,15 +56,26 @@ def build(settings: Settings) -> list[Stage]:
     from onnes.stability.relax import RelaxSettings
 
     s = settings
-    relaxing = RelaxSettings(s.relax.potential, float(s.relax.fmax_eV_A), s.relax.max_steps)
     weights = potential_hash(s.relax.potential)
     known, table = KnownCrystals.load().digest, HullReferences.load().digest
+    gates = settings_of(s.prescreen, s.predict)
+    if s.relax.skip:
+        still = {"potential": s.relax.potential, "max_force_eV_A": s.relax.skip_max_force_eV_A}
+        relaxed = _stage("relax", single_point, still, weights, batch_size=8, parallel=True)
+    else:
+        relaxing = RelaxSettings(s.relax.potential, float(s.relax.fmax_eV_A), s.relax.max_steps)
+        relaxed = _stage("relax", relax, asdict(relaxing), weights, batch_size=1, parallel=True)
     return [
         _stage(
             "check", check, {**s.check.model_dump(), "chemistry": s.chemistry.model_dump()}, batch_size=64
         ),
+        *(
+            [_stage("prescreen", prescreen, gates, prescreen_hash(gates), batch_size=32, parallel=True)]
+            if s.prescreens
+            else []
+        ),
         _stage("unique", unique, whole=True),
-        _stage("relax", relax, asdict(relaxing), weights, batch_size=1, parallel=True),
+        relaxed,
         _stage("symmetry", symmetry, batch_size=64),
         _stage("distinct", unique, whole=True),
         _stage("novel", novel, s.novel.model_dump(), known, batch_size=64),
@@ -74,7 +89,13 @@ def build(settings: Settings) -> list[Stage]:
             parallel=True,
         ),
         _stage("rank", rank, {"max_e_hull": s.hull.max_e_hull_eV_atom}, whole=True),
+        *dossier_stages(s),
     ]
+
+
+def stage_names(settings: Settings) -> list[str]:
+    """Names of the stages of a run in their order, without loading anything."""
+    return [name for name in REVISION if name != "prescreen" or settings.prescreens]
 
 
 def _stage(
@@ -123,8 +144,12 @@ def check(items: list[Item], settings: dict[str, Any]) -> list[Outcome]:
             outcomes.append(Outcome(item.id, False, f"{error.code}: {error.message}"))
             continue
         unwanted = chemistry.refusal(symbols(structure))
-        if unwanted:
-            outcomes.append(Outcome(item.id, False, ": ".join(unwanted)))
+        missing = sorted(set(settings["chemistry"]["require"]) - set(symbols(structure)))
+        reason = ": ".join(unwanted) if unwanted else ""
+        reason = reason or (f"chemistry-missing: {', '.join(missing)}" if missing else "")
+        reason = reason or _dimension_reason(structure, settings["dimensions"])
+        if reason:
+            outcomes.append(Outcome(item.id, False, reason))
             continue
         numbers = dict(geometry(structure))
         packing = float(numbers["packing_fraction"])
@@ -133,6 +158,18 @@ def check(items: list[Item], settings: dict[str, Any]) -> list[Outcome]:
             reason = f"packing-out-of-range: {packing:.2f}"
         outcomes.append(Outcome(item.id, not reason, reason, numbers))
     return outcomes
+
+
+def _dimension_reason(structure: Structure, wanted: str) -> str:
+    """Why a crystal has the wrong number of dimensions; empty if it has not, or if any will do."""
+    from onnes.crystal.check import dimensionality
+
+    if wanted == "any":
+        return ""
+    found = dimensionality(structure)
+    if found == {"bulk": 3, "slab": 2}[wanted]:
+        return ""
+    return f"wrong-dimensions: {('molecule', 'chain', 'slab', 'bulk')[found]}, not {wanted}"
 
 
 def unique(items: list[Item]) -> list[Outcome]:
@@ -168,6 +205,36 @@ def relax(items: list[Item], settings: dict[str, Any]) -> list[Outcome]:
             continue
         after = plain(done.structure) if done.converged else None
         outcomes.append(Outcome(item.id, done.converged, done.reason, done.numbers(), after))
+    return outcomes
+
+
+def single_point(items: list[Item], settings: dict[str, Any]) -> list[Outcome]:
+    """Energy and forces of crystals that are relaxed already; a large force says they are not."""
+    import numpy as np
+    from pymatgen.io.ase import AseAtomsAdaptor
+
+    from onnes.stability.potentials import calculator, require_elements
+
+    calc = calculator(settings["potential"])
+    outcomes = []
+    for item in items:
+        structure = structure_of(item)
+        try:
+            require_elements(structure, settings["potential"])
+        except CrystalError as error:
+            outcomes.append(Outcome(item.id, False, f"{error.code}: {error.message}"))
+            continue
+        atoms = AseAtomsAdaptor.get_atoms(structure, msonable=False)
+        atoms.calc = calc
+        energy = float(atoms.get_potential_energy()) / len(atoms)
+        force = float(np.linalg.norm(atoms.get_forces(), axis=1).max())
+        reason = ""
+        if not math.isfinite(energy + force):
+            reason = "nan: the potential gives no finite energy"
+        elif force > settings["max_force_eV_A"]:
+            reason = f"not-relaxed: a force of {force:.2f} eV/A; run it without relax.skip"
+        numbers = {"energy_eV_atom": energy, "fmax_eV_A": force, "steps": 0, "relaxed_here": False}
+        outcomes.append(Outcome(item.id, not reason, reason, numbers))
     return outcomes
 
 
@@ -228,11 +295,16 @@ def _hull_reason(formation: float | None, above: float | None, settings: dict[st
 
 def predict(items: list[Item], settings: dict[str, Any]) -> list[Outcome]:
     """Predict lambda, omega_log and Tc."""
+    from onnes.crystal.check import flags
     from onnes.crystal.read import Crystal
     from onnes.prediction import COLUMNS, NOT_NUMBERS
     from onnes.prediction import predict as run
 
-    crystals = [Crystal(i.id, structure_of(i), "ledger") for i in items]
+    structures = [structure_of(i) for i in items]
+    # The flags (slab, chain, molecule) say which crystals the predictors were not trained for.
+    crystals = [
+        Crystal(i.id, s, "ledger", {"flags": flags(s)}) for i, s in zip(items, structures, strict=True)
+    ]
     table = run(
         crystals,
         mu_star=float(settings["mu_star"]),
