@@ -61,3 +61,55 @@ def test_damaged_file_is_refused(tmp_path):
     path.write_bytes(bytes(body))
     with pytest.raises(LedgerError):
         Ledger.open(tmp_path)
+
+
+def failure(i, **change):
+    return verdict(i, "relax", passed=False, reason="steps: 0.1 eV/A left", **change)
+
+
+def test_a_retry_keeps_the_old_verdict_and_is_bounded(tmp_path):
+    with Ledger.create(tmp_path) as ledger:
+        ledger.add_candidates([candidate(0), candidate(1)])
+        ledger.add_verdicts([failure(0), verdict(1, "relax")])
+        assert ledger.retry([failure(0), verdict(1, "relax"), failure(1)]) == ([failure(0)], [])
+        assert ledger.verdicts() == [verdict(1, "relax")]
+        # The key is free again: what asks finds nothing and computes.
+        assert ledger.find(*failure(0).key) is None and ("g000000", "in") not in ledger.found(
+            "relax", "set", "model"
+        )
+        ledger.add_verdicts([failure(0, seconds=2.0)], replace=True)
+        assert ledger.attempts(failure(0)) == 2
+        assert ledger.retry([failure(0, seconds=2.0)], most=2) == ([], [failure(0, seconds=2.0)])
+        (old,) = ledger.earlier("g000000")
+        assert (old.verdict, old.attempt, old.cause) == (failure(0), 1, "retry") and "process" in old.by
+        assert ledger.history("g000000") == [failure(0), failure(0, seconds=2.0)]
+
+
+def test_what_is_replaced_is_kept_and_the_same_again_changes_nothing(tmp_path):
+    fault = failure(0, seconds=9.0)
+    fault = dataclasses.replace(fault, reason="worker-died: killed")
+    with Ledger.create(tmp_path) as ledger:
+        ledger.add_candidates([candidate(0), candidate(1)])
+        ledger.add_verdicts([fault, verdict(1)], replace=True)
+        assert ledger.add_verdicts([verdict(1, seconds=7.0)], replace=True) == 0
+        assert ledger.verdicts("g000001") == [verdict(1)]
+        ledger.add_verdicts([fault], replace=True)
+        ledger.add_verdicts([verdict(0, "relax")], replace=True)
+        assert ledger.verdicts("g000000") == [verdict(0, "relax")]
+        assert [(e.attempt, e.cause, e.verdict) for e in ledger.earlier()] == [
+            (1, "again", fault),
+            (2, "again", fault),
+        ]
+        assert ledger.attempts(fault) == 3
+
+
+def test_one_candidate_and_short_rows(tmp_path):
+    with Ledger.create(tmp_path) as ledger:
+        ledger.add_candidates([candidate(1), candidate(0)])
+        ledger.add_verdicts([verdict(0), failure(1)])
+        assert ledger.ids() == ["g000000", "g000001"]
+        assert ledger.candidate("g000001") == candidate(1) and ledger.candidate("none") is None
+        assert sorted(ledger.tally()) == [
+            ("g000000", "check", True, "", 0.5, "model"),
+            ("g000001", "relax", False, "steps", 0.5, "model"),
+        ]

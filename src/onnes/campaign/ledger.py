@@ -1,108 +1,58 @@
 """The ledger of a run: one SQLite file that alone knows what has been done.
 
-Verdicts are never changed or deleted. Next to them a small table, ``current``, says which verdict of
-each candidate and stage belongs to the run as it is set up now: with other settings it points
-elsewhere, and with the old settings back it returns to the old verdicts without any work.
+Verdicts are never changed or deleted; one that is tried again moves to the table ``earlier``. A small table,
+``current``, says which verdict of each candidate and stage belongs to the run as it is set up now: with other
+settings it points elsewhere, and with the old settings back it returns to the old verdicts without any work.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
+import getpass
 import json
 import os
+import socket
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from onnes.campaign import schema
-from onnes.campaign.canonical import canonical, content_hash, text_hash
+from onnes.campaign.canonical import canonical, content_hash
+from onnes.campaign.entries import (
+    MACHINE,
+    Candidate,
+    Earlier,
+    UnequalError,
+    Verdict,
+    candidate_of,
+    candidate_row,
+    meta_digest,
+    seal,
+    verdict_of,
+    verdict_row,
+)
 from onnes.campaign.lock import DriverLock
 from onnes.errors import LedgerError
 
-__all__ = ["FILE_NAME", "Candidate", "Ledger", "Verdict", "content_hash"]
+__all__ = ["FILE_NAME", "Candidate", "Earlier", "Ledger", "Verdict", "content_hash"]
+
+T = TypeVar("T")
 
 FILE_NAME = "ledger.sqlite"
 LOCK_NAME = "driver.lock"
+#: Attempts a candidate may have at a stage before `Ledger.retry` refuses another one.
+MOST_ATTEMPTS = 5
 
 _CANDIDATE = "id, idx, structure, source, seed, meta, digest"
-_VERDICT = (
-    "v.candidate, v.stage, v.passed, v.reason, v.numbers, v.structure, v.input_hash, v.settings_hash, "
-    "v.model_hash, v.seed, v.seconds, v.digest"
+_COLUMNS = (
+    "candidate, stage, passed, reason, numbers, structure, input_hash, settings_hash, model_hash, seed, seconds, "
+    "digest"
 )
+_VERDICT = ", ".join(f"v.{name}" for name in _COLUMNS.split(", "))
 _KEY = "candidate = ? AND stage = ? AND input_hash = ? AND settings_hash = ? AND model_hash = ?"
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A crystal as it entered the run.
-
-    Attributes
-    ----------
-    id : str
-        Name inside the run, ``"g000017"``.
-    index : int
-        Position in the run, from 0, unique.
-    structure : dict
-        ``lattice`` (3, 3) in angstrom, ``species`` (n,), ``frac`` (n, 3).
-    source : str
-        Where it came from: a model, or ``path#block``.
-    seed : int
-        Random seed it was drawn with, and that its stages may use.
-    meta : dict
-        Anything else worth keeping, JSON types.
-    """
-
-    id: str
-    index: int
-    structure: dict[str, Any]
-    source: str = ""
-    seed: int = 0
-    meta: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What one stage found about one candidate.
-
-    Attributes
-    ----------
-    candidate, stage : str
-        Whom and what it is about.
-    passed : bool
-        Whether the candidate goes on.
-    reason : str
-        Reason code when it does not; empty when it does.
-    numbers : dict
-        Results: float, int, str, bool, list or None. Numbers that are not finite are stored as None.
-    structure : dict or None
-        The new structure when the stage changed it.
-    input_hash, settings_hash, model_hash : str
-        What the verdict depends on. Together with candidate and stage they are its key.
-    seed : int
-        Random seed of the candidate.
-    seconds : float
-        Time spent on this candidate (its share of the batch).
-    """
-
-    candidate: str
-    stage: str
-    passed: bool
-    reason: str
-    numbers: dict[str, Any]
-    structure: dict[str, Any] | None
-    input_hash: str
-    settings_hash: str
-    model_hash: str
-    seed: int
-    seconds: float
-
-    @property
-    def key(self) -> tuple[str, str, str, str, str]:
-        """Candidate, stage, input hash, settings hash, model hash."""
-        return (self.candidate, self.stage, self.input_hash, self.settings_hash, self.model_hash)
 
 
 class Ledger:
@@ -222,7 +172,7 @@ class Ledger:
         LedgerError
             ``candidate-conflict``: the id or the index exists with other content.
         """
-        rows = [_candidate_row(c) for c in candidates]
+        rows = [candidate_row(c) for c in candidates]
         with self._transaction() as db:
             before = db.total_changes
             db.executemany(f"INSERT OR IGNORE INTO candidates ({_CANDIDATE}) VALUES (?,?,?,?,?,?,?)", rows)
@@ -247,7 +197,7 @@ class Ledger:
         """Return all candidates in the order of their index."""
         with schema.guard(self.path):
             rows = self._db.execute(f"SELECT {_CANDIDATE} FROM candidates ORDER BY idx").fetchall()
-        return [self._candidate(row) for row in rows]
+        return [self._read(candidate_of, row) for row in rows]
 
     def chunks(self) -> set[tuple[str, int, int]]:
         """Return the completed chunks of generation: (source hash, start, stop)."""
@@ -264,8 +214,8 @@ class Ledger:
         verdicts : iterable of Verdict
             Of candidates that are in the ledger.
         replace : bool
-            What to do with a verdict of the same key: keep the stored one (default), or replace it
-            (a retry of a failure that was the machine's, not the crystal's).
+            What to do with a verdict of the same key: keep the stored one (default), or put it among the
+            `earlier` ones (a retry of a failure that was the machine's, not the crystal's).
 
         Returns
         -------
@@ -277,18 +227,104 @@ class Ledger:
         LedgerError
             ``unknown-candidate``; nothing is written then.
         """
-        batch = list(verdicts)
-        sql = "INSERT OR REPLACE" if replace else "INSERT OR IGNORE"
+        given = batch = list(verdicts)
         with self._transaction() as db:
+            if replace:
+                batch = self._put_aside(batch)
             before = db.total_changes
             db.executemany(
-                f"{sql} INTO verdicts (candidate, stage, passed, reason, numbers, structure, input_hash, "
-                "settings_hash, model_hash, seed, seconds, digest) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
-                [_verdict_row(v) for v in batch],
+                f"INSERT OR IGNORE INTO verdicts ({_COLUMNS}) VALUES ({','.join('?' * 12)})",
+                [verdict_row(v) for v in batch],
             )
             added = db.total_changes - before
-            self._point(batch)
+            self._point(given)
         return added
+
+    def _put_aside(self, batch: list[Verdict]) -> list[Verdict]:
+        """Move what the batch replaces to the earlier verdicts; returns what is really new.
+
+        The same answer again (a stage that compares all crystals answers for all) changes nothing; a fault of the
+        machine that comes back is another attempt.
+        """
+        fresh = []
+        for v in batch:
+            held = self.find(*v.key)
+            if (
+                held is not None
+                and dataclasses.replace(v, seconds=held.seconds) == held
+                and v.code not in MACHINE
+            ):
+                continue
+            if held is not None:
+                self._archive(held, "again")
+            fresh.append(v)
+        return fresh
+
+    def _archive(self, v: Verdict, cause: str) -> int:
+        """Put a stored verdict among the earlier ones; returns which attempt it was."""
+        sql = f"SELECT COUNT(*) FROM earlier WHERE {_KEY}"
+        attempt = 1 + int(self._db.execute(sql, v.key).fetchone()[0])
+        row, at, by = verdict_row(v), now(), me()
+        self._db.execute(
+            f"INSERT INTO earlier ({_COLUMNS}, attempt, at, by, cause, seal) VALUES ({','.join('?' * 17)})",
+            (*row, attempt, at, by, cause, seal(row[-1], attempt, at, by, cause)),
+        )
+        self._db.execute(f"DELETE FROM verdicts WHERE {_KEY}", v.key)
+        return attempt
+
+    def retry(
+        self, verdicts: Iterable[Verdict], *, most: int = MOST_ATTEMPTS
+    ) -> tuple[list[Verdict], list[Verdict]]:
+        """Take failed current verdicts out of the run: the next resume does them again.
+
+        They stay among the `earlier` verdicts, with who asked and when.
+
+        Parameters
+        ----------
+        verdicts : iterable of Verdict
+            Current ones that failed; others are left alone.
+        most : int
+            Attempts that a candidate may have at a stage.
+
+        Returns
+        -------
+        (list of Verdict, list of Verdict)
+            Taken out; left because they had their attempts.
+        """
+        taken, spent = [], []
+        with self._transaction():
+            for v in verdicts:
+                if v.passed or self.find(*v.key) != v:
+                    continue
+                if self.attempts(v) >= most:
+                    spent.append(v)
+                    continue
+                self._archive(v, "retry")
+                taken.append(v)
+        return taken, spent
+
+    def attempts(self, verdict: Verdict) -> int:
+        """How often this was tried: 1 + the earlier verdicts of the same key."""
+        with schema.guard(self.path):
+            row = self._db.execute(f"SELECT COUNT(*) FROM earlier WHERE {_KEY}", verdict.key).fetchone()
+        return 1 + int(row[0])
+
+    def earlier(self, candidate: str | None = None) -> list[Earlier]:
+        """Return the verdicts that others took the place of, oldest first."""
+        sql = f"SELECT {_COLUMNS}, attempt, at, by, cause, seal FROM earlier"
+        sql += " ORDER BY row" if candidate is None else " WHERE candidate = ? ORDER BY row"
+        with schema.guard(self.path):
+            rows = self._db.execute(sql, () if candidate is None else (candidate,)).fetchall()
+        return [self._earlier(row) for row in rows]
+
+    def _earlier(self, row: tuple[Any, ...]) -> Earlier:
+        verdict = self._read(verdict_of, row[:12])
+        attempt, at, by, cause, sealed = row[12:]
+        if seal(row[11], attempt, at, by, cause) != sealed:
+            raise LedgerError(
+                "damaged-ledger", f"{self.path}: an earlier verdict of {row[0]} does not match its hash"
+            )
+        return Earlier(verdict, attempt, at, by, cause)
 
     def choose(self, verdicts: Iterable[Verdict]) -> None:
         """Make stored verdicts the current ones of their candidate and stage."""
@@ -299,9 +335,9 @@ class Ledger:
 
     def _point(self, batch: list[Verdict]) -> None:
         self._db.executemany(
-            "INSERT INTO current (candidate, stage, verdict) "
-            f"SELECT candidate, stage, row FROM verdicts WHERE {_KEY} "
-            "ON CONFLICT (candidate, stage) DO UPDATE SET verdict = excluded.verdict "
+            "INSERT INTO current (candidate, stage, verdict, digest) "
+            f"SELECT candidate, stage, row, pointer_digest(candidate, stage, row) FROM verdicts WHERE {_KEY} "
+            "ON CONFLICT (candidate, stage) DO UPDATE SET verdict = excluded.verdict, digest = excluded.digest "
             "WHERE verdict <> excluded.verdict",
             [v.key for v in batch],
         )
@@ -326,8 +362,32 @@ class Ledger:
         return self._select("JOIN current c ON c.verdict = v.row", candidate=candidate, stage=stage)
 
     def history(self, candidate: str | None = None, stage: str | None = None) -> list[Verdict]:
-        """Return every verdict ever written, those of earlier settings included."""
-        return self._select("", candidate=candidate, stage=stage)
+        """Return every verdict ever written: those that were replaced, then those of all settings."""
+        old = [e.verdict for e in self.earlier(candidate) if stage in (None, e.verdict.stage)]
+        return old + self._select("", candidate=candidate, stage=stage)
+
+    def tally(self) -> list[tuple[str, str, bool, str, float, str]]:
+        """Current verdicts in short: candidate, stage, passed, reason code, seconds, model hash.
+
+        For counting tens of thousands: hashes of verdicts are not checked, and nothing large is read.
+        """
+        with schema.guard(self.path):
+            rows = self._db.execute(
+                "SELECT v.candidate, v.stage, v.passed, v.reason, v.seconds, v.model_hash "
+                "FROM current c JOIN verdicts v ON v.row = c.verdict"
+            ).fetchall()
+        return [(c, s, bool(p), r.split(":")[0].strip(), t, m) for c, s, p, r, t, m in rows]
+
+    def ids(self) -> list[str]:
+        """Ids of all candidates in the order of their index."""
+        with schema.guard(self.path):
+            return [row[0] for row in self._db.execute("SELECT id FROM candidates ORDER BY idx")]
+
+    def candidate(self, id: str) -> Candidate | None:
+        """Return one candidate, or None."""
+        with schema.guard(self.path):
+            row = self._db.execute(f"SELECT {_CANDIDATE} FROM candidates WHERE id = ?", (id,)).fetchone()
+        return None if row is None else self._read(candidate_of, row)
 
     def found(self, stage: str, settings_hash: str, model_hash: str) -> dict[tuple[str, str], Verdict]:
         """Return all verdicts of a stage under given settings, by (candidate, input hash)."""
@@ -355,7 +415,7 @@ class Ledger:
         sql += f" WHERE {condition} ORDER BY v.row" if condition else " ORDER BY v.row"
         with schema.guard(self.path):
             rows = self._db.execute(sql, tuple(given.values())).fetchall()
-        return [self._verdict(row) for row in rows]
+        return [self._read(verdict_of, row) for row in rows]
 
     # -- run information -------------------------------------------------------------------------
 
@@ -368,7 +428,9 @@ class Ledger:
 
     def get_meta(self, key: str, default: Any = None) -> Any:
         """Return one piece of run information."""
-        return self.meta.get(key, default)
+        with schema.guard(self.path):
+            row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return default if row is None else self._json(row[0], f"meta {key}")
 
     def set_meta(self, key: str, value: Any) -> None:
         """Store one piece of run information (JSON types)."""
@@ -381,7 +443,10 @@ class Ledger:
                 if value is None:
                     db.execute("DELETE FROM meta WHERE key = ?", (key,))
                 else:
-                    db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, canonical(value)))
+                    text = canonical(value)
+                    db.execute(
+                        "INSERT OR REPLACE INTO meta VALUES (?, ?, ?)", (key, text, meta_digest(key, text))
+                    )
 
     # -- inside ----------------------------------------------------------------------------------
 
@@ -392,50 +457,11 @@ class Ledger:
         with schema.guard(self.path), schema.transaction(self._db):
             yield self._db
 
-    def _candidate(self, row: tuple[Any, ...]) -> Candidate:
-        id_, index, structure, source, seed, meta, digest = row
-        if text_hash(*map(str, row[:-1])) != digest:
-            raise LedgerError("damaged-ledger", f"{self.path}: the entry of {id_} does not match its hash")
-        return Candidate(id_, index, json.loads(structure), source, int(seed), json.loads(meta))
-
-    def _verdict(self, row: tuple[Any, ...]) -> Verdict:
-        (
-            candidate,
-            stage,
-            passed,
-            reason,
-            numbers,
-            structure,
-            given,
-            settings,
-            model,
-            seed,
-            seconds,
-            digest,
-        ) = row
-        if (
-            _verdict_digest(
-                candidate, stage, passed, reason, numbers, structure, given, settings, model, seed, seconds
-            )
-            != digest
-        ):
-            raise LedgerError(
-                "damaged-ledger", f"{self.path}: verdict {stage} of {candidate} does not match its hash"
-            )
-        changed = None if structure is None else json.loads(structure)
-        return Verdict(
-            candidate,
-            stage,
-            bool(passed),
-            reason,
-            json.loads(numbers),
-            changed,
-            given,
-            settings,
-            model,
-            int(seed),
-            seconds,
-        )
+    def _read(self, decode: Callable[[tuple[Any, ...]], T], row: tuple[Any, ...]) -> T:
+        try:
+            return decode(row)
+        except UnequalError as error:
+            raise LedgerError("damaged-ledger", f"{self.path}: {error} does not match its hash") from None
 
     def _json(self, text: str, what: str) -> Any:
         try:
@@ -450,26 +476,15 @@ def ledger_file(path: str | os.PathLike[str]) -> Path:
     return given if given.suffix == ".sqlite" and not given.is_dir() else given / FILE_NAME
 
 
+def me() -> str:
+    """Return who runs this process: user, host, process."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError, ImportError):  # a user id without a name, as in some containers
+        user = f"uid {os.getuid()}"
+    return f"{user} on {socket.gethostname()}, process {os.getpid()}"
+
+
 def now() -> str:
     """Return the present time, ISO 8601 with its offset, to the second."""
     return datetime.datetime.now().astimezone().isoformat(timespec="seconds")
-
-
-def _candidate_row(c: Candidate) -> tuple[Any, ...]:
-    row = (c.id, int(c.index), canonical(c.structure), c.source, str(int(c.seed)), canonical(c.meta))
-    return (*row, text_hash(*map(str, row)))
-
-
-def _verdict_row(v: Verdict) -> tuple[Any, ...]:
-    numbers = canonical(v.numbers)
-    structure = None if v.structure is None else canonical(v.structure)
-    passed, seconds = int(v.passed), float(v.seconds)
-    body = (v.candidate, v.stage, passed, v.reason, numbers, structure)
-    key = (v.input_hash, v.settings_hash, v.model_hash)
-    seed = str(int(v.seed))
-    return (*body, *key, seed, seconds, _verdict_digest(*body, *key, seed, seconds))
-
-
-def _verdict_digest(candidate: str, stage: str, passed: int, *rest: Any) -> str:
-    texts = [None if value is None else str(value) for value in rest]
-    return text_hash(candidate, stage, str(passed), *texts)

@@ -8,16 +8,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from onnes.campaign.entries import meta_digest, pointer_digest
 from onnes.errors import LedgerError
 
 #: Marks a SQLite file as ours ("onne").
 APPLICATION_ID = 0x6F6E6E65
 
 #: Version of the tables below. A change of them raises it and adds the step to `MIGRATIONS`.
-SCHEMA_VERSION = 1
-
-#: Step from a version to the next: ``MIGRATIONS[1]`` takes a file of version 1 to version 2.
-MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {}
+SCHEMA_VERSION = 2
 
 TABLES = (
     """CREATE TABLE candidates (
@@ -31,13 +29,45 @@ TABLES = (
         UNIQUE (candidate, stage, input_hash, settings_hash, model_hash))""",
     """CREATE TABLE current (
         candidate TEXT NOT NULL, stage TEXT NOT NULL,
-        verdict INTEGER NOT NULL UNIQUE REFERENCES verdicts (row) ON DELETE CASCADE,
+        verdict INTEGER NOT NULL UNIQUE REFERENCES verdicts (row) ON DELETE CASCADE, digest TEXT NOT NULL,
         PRIMARY KEY (candidate, stage)) WITHOUT ROWID""",
+    """CREATE TABLE earlier (
+        row INTEGER PRIMARY KEY, candidate TEXT NOT NULL REFERENCES candidates (id), stage TEXT NOT NULL,
+        input_hash TEXT NOT NULL, settings_hash TEXT NOT NULL, model_hash TEXT NOT NULL,
+        passed INTEGER NOT NULL, reason TEXT NOT NULL, numbers TEXT NOT NULL, structure TEXT,
+        seed TEXT NOT NULL, seconds REAL NOT NULL, digest TEXT NOT NULL, attempt INTEGER NOT NULL,
+        at TEXT NOT NULL, by TEXT NOT NULL, cause TEXT NOT NULL, seal TEXT NOT NULL)""",
+    "CREATE INDEX earlier_of ON earlier (candidate, stage)",
+    "CREATE INDEX verdicts_at ON verdicts (stage)",
     """CREATE TABLE chunks (
         source TEXT NOT NULL, start INTEGER NOT NULL, stop INTEGER NOT NULL,
         PRIMARY KEY (source, start, stop)) WITHOUT ROWID""",
-    "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL, digest TEXT NOT NULL) WITHOUT ROWID",
 )
+
+
+def _to_2(db: sqlite3.Connection) -> None:
+    """Hashes for ``current`` and ``meta``, a table for verdicts that are tried again."""
+    new = {
+        name: next(t for t in TABLES if t.startswith(f"CREATE TABLE {name} ")) for name in ("current", "meta")
+    }
+    for name, table in new.items():
+        db.execute(f"ALTER TABLE {name} RENAME TO old_{name}")
+        db.execute(table)
+    db.execute(
+        "INSERT INTO current SELECT candidate, stage, verdict, pointer_digest(candidate, stage, verdict) "
+        "FROM old_current"
+    )
+    db.execute("INSERT INTO meta SELECT key, value, meta_digest(key, value) FROM old_meta")
+    for name in new:
+        db.execute(f"DROP TABLE old_{name}")
+    for table in TABLES:
+        if " earlier" in table or "verdicts_at" in table:
+            db.execute(table)
+
+
+#: Step from a version to the next: ``MIGRATIONS[1]`` takes a file of version 1 to version 2.
+MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {1: _to_2}
 
 
 def build(file: Path) -> None:
@@ -80,8 +110,13 @@ def connect(file: Path, *, read_only: bool = False) -> sqlite3.Connection:
         if not read_only:
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
-            db.execute("PRAGMA foreign_keys = ON")
+        db.create_function("pointer_digest", 3, pointer_digest, deterministic=True)
+        db.create_function("meta_digest", 2, meta_digest, deterministic=True)
+        # Foreign keys are enforced after a migration: it moves rows about.
         _check_version(db, file, read_only)
+        _check_rows(db, file)
+        if not read_only:
+            db.execute("PRAGMA foreign_keys = ON")
     except BaseException:
         db.close()
         raise
@@ -107,6 +142,27 @@ def _check_pages(db: sqlite3.Connection, file: Path, pragma: str) -> None:
     found = [str(row[0]) for row in db.execute(f"PRAGMA {pragma}(3)")]
     if found != ["ok"]:
         raise LedgerError("damaged-ledger", f"{file} is damaged: {'; '.join(found)}")
+
+
+def _check_rows(db: sqlite3.Connection, file: Path) -> None:
+    """The rows that say what counts, and the facts of the run, against their hashes."""
+    bad = db.execute("SELECT key FROM meta WHERE digest <> meta_digest(key, value)").fetchone()
+    if bad is not None:
+        raise LedgerError("damaged-ledger", f"{file}: the entry {bad[0]} of meta does not match its hash")
+    bad = db.execute(
+        "SELECT candidate, stage FROM current WHERE digest <> pointer_digest(candidate, stage, verdict)"
+    ).fetchone()
+    bad = (
+        bad
+        or db.execute(
+            "SELECT c.candidate, c.stage FROM current c LEFT JOIN verdicts v ON v.row = c.verdict "
+            "WHERE v.row IS NULL OR v.candidate <> c.candidate OR v.stage <> c.stage"
+        ).fetchone()
+    )
+    if bad is not None:
+        raise LedgerError(
+            "damaged-ledger", f"{file}: the current verdict {bad[1]} of {bad[0]} does not match its hash"
+        )
 
 
 def _check_version(db: sqlite3.Connection, file: Path, read_only: bool) -> None:
