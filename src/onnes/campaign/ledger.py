@@ -34,7 +34,7 @@ from onnes.campaign.entries import (
     verdict_of,
     verdict_row,
 )
-from onnes.campaign.lock import DriverLock
+from onnes.campaign.lock import LOCK_NAME, DriverLock
 from onnes.errors import LedgerError
 
 __all__ = ["FILE_NAME", "Candidate", "Earlier", "Ledger", "Verdict", "content_hash"]
@@ -42,7 +42,6 @@ __all__ = ["FILE_NAME", "Candidate", "Earlier", "Ledger", "Verdict", "content_ha
 T = TypeVar("T")
 
 FILE_NAME = "ledger.sqlite"
-LOCK_NAME = "driver.lock"
 #: Attempts a candidate may have at a stage before `Ledger.retry` refuses another one.
 MOST_ATTEMPTS = 5
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from onnes.errors import LedgerError
 
+LOCK_NAME = "driver.lock"
+
 
 class DriverLock:
     """Exclusive lock on a file, held until `release` or the end of the process, however it ends.
@@ -71,6 +73,24 @@ class DriverLock:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def driver(folder: Path) -> str:
+    """Who drives the run in a folder now; empty when nobody does (or nobody can tell: no lock file yet)."""
+    try:
+        fd = os.open(folder / LOCK_NAME, os.O_RDONLY)
+    except OSError:
+        return ""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _holder(fd)
+    except OSError:
+        return ""
+    finally:
+        # Closing lets go of the shared lock at once.
+        os.close(fd)
+    return ""
 
 
 def _holder(fd: int) -> str:

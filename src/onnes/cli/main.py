@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+import onnes.cli.campaign
 import onnes.cli.data
 import onnes.cli.discover
 import onnes.cli.elastic
@@ -65,6 +66,7 @@ app.command("report")(onnes.cli.report.report)
 app.command("tc")(onnes.cli.tc.tc)
 app.command("train")(onnes.cli.train.train)
 app.command("verify")(onnes.cli.verify.verify)
+app.add_typer(onnes.cli.campaign.app, name="campaign")
 app.add_typer(onnes.cli.data.app, name="data")
 app.add_typer(onnes.cli.pseudo.app, name="pseudo")
 
