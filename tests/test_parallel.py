@@ -1,32 +1,18 @@
-"""The pool of worker processes: Ctrl-C while it starts, and processes that die."""
+"""Worker processes: what they are told, what they answer, and what happens when they die."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+import subprocess
 import sys
+import time
 
 import pytest
 
-from onnes.parallel import Workers, _ctrl_c_later, each
-
-
-@pytest.fixture
-def ctrl_c():
-    """Ctrl-C as a terminal has it; a shell starts background jobs with it ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("ctrl_c")
-def test_ctrl_c_waits_for_the_end_of_the_start_and_is_not_lost():
-    done = []
-    with pytest.raises(KeyboardInterrupt), _ctrl_c_later():
-        os.kill(os.getpid(), signal.SIGINT)
-        done.append("start completed")
-    assert done == ["start completed"]
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+from onnes.errors import CrystalError
+from onnes.parallel import WorkerDiedError, Workers, completed, each, started
 
 
 def threads() -> tuple[bool, int]:
@@ -44,13 +30,44 @@ def test_a_worker_keeps_to_one_thread_and_loads_torch_when_it_is_needed(monkeypa
         assert workers.submit(threads).result() == (False, 1)
 
 
-def test_killing_a_pool_that_is_starting_leaves_nothing_behind(capfd):
+def nap(seconds: float) -> int:
+    time.sleep(seconds)
+    return os.getpid()
+
+
+@pytest.mark.parametrize("wait_s", [0.0, 0.3, 1.5])
+def test_closing_while_processes_start_or_work_leaves_nothing_behind(capfd, wait_s):
     with Workers(2) as workers:
-        futures = [workers.submit(os.getpid) for _ in range(20)]
-        processes = list((workers._pool._processes or {}).values())
-    assert len(processes) == 2 and not any(p.is_alive() for p in processes)
+        futures = [workers.submit(nap, 30.0) for _ in range(20)]
+        time.sleep(wait_s)
+        pids = workers.pids()
+    assert not any(alive(p) for p in pids)
     assert all(f.done() for f in futures)
+    assert not multiprocessing.active_children()
     assert "Traceback" not in capfd.readouterr().err
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_closing_without_killing_finishes_what_was_asked():
+    workers = Workers(2)
+    futures = [workers.submit(nap, 0.01) for _ in range(5)]
+    workers.close(kill=False)
+    assert all(isinstance(f.result(), int) for f in futures)
+    assert isinstance(workers.submit(nap, 0).result(), int)  # It starts anew when asked again.
+    workers.close()
+
+
+def test_a_closed_pool_that_never_started_is_harmless():
+    workers = Workers(2)
+    workers.close()
+    workers.close(kill=False)
 
 
 def twice_or_die(item: int) -> int:
@@ -80,3 +97,111 @@ def test_one_process_is_this_one_and_keeps_the_order():
 def test_an_error_of_the_function_is_raised_here():
     with pytest.raises(ValueError, match="no 1"):
         list(each(refuses, [1], 2, lost))
+
+
+def refuses_typed(item: int) -> int:
+    raise CrystalError("no-good", f"item {item}")
+
+
+def lies(item: int):
+    return lambda: item
+
+
+def test_answers_of_a_worker_are_results_typed_errors_or_what_cannot_be_sent():
+    with Workers(1) as workers:
+        with pytest.raises(CrystalError, match="no-good") as error:
+            workers.submit(refuses_typed, 3).result()
+        assert error.value.code == "no-good"
+        with pytest.raises(RuntimeError, match="pickle"):
+            workers.submit(lies, 3).result()
+        assert workers.submit(twice_or_die, 4).result() == 8  # The same process goes on.
+        with pytest.raises(WorkerDiedError):
+            workers.submit(twice_or_die, 3).result()
+        assert workers.submit(twice_or_die, 4).result() == 8
+
+
+def die_once(task: tuple[str, int]) -> int:
+    """Die the first time an item is seen; the file that says so is made by one process only."""
+    folder, item = task
+    try:
+        os.close(os.open(f"{folder}/{item}", os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return item
+    if item % 3 == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return item
+
+
+def test_a_task_whose_worker_died_is_tried_again(tmp_path):
+    with Workers(2, retries=1) as workers:
+        found = {t[1]: r for t, r in completed(workers, die_once, [(str(tmp_path), k) for k in range(9)])}
+    assert found == {k: k for k in range(9)}
+
+
+def count_and_die(task: str) -> None:
+    with open(task, "a") as stream:
+        stream.write("x")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("retries", [0, 2])
+def test_a_task_that_kills_its_worker_is_given_up_after_its_retries(tmp_path, retries):
+    with Workers(2, retries=retries) as workers:
+        ((_, answer),) = completed(workers, count_and_die, [str(tmp_path / "log")])
+    assert isinstance(answer, WorkerDiedError) and answer.code == "worker-died"
+    assert (tmp_path / "log").read_text() == "x" * (1 + retries)
+
+
+def sum_or_die(batch: list[int]) -> int:
+    if 5 in batch:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return sum(batch)
+
+
+def test_a_batch_whose_worker_died_is_repeated_in_parts_and_the_culprit_dies_alone():
+    with Workers(2, retries=1) as workers:
+        found = list(completed(workers, sum_or_die, [[1, 2], [4, 5, 6]], lambda b: [[x] for x in b]))
+    good = sorted((b, r) for b, r in found if not isinstance(r, WorkerDiedError))
+    assert good == [([1, 2], 3), ([4], 4), ([6], 6)]
+    assert [b for b, r in found if isinstance(r, WorkerDiedError)] == [[5]]
+
+
+def test_a_long_list_is_not_queued_whole():
+    taken = []
+
+    def tasks():
+        for k in range(1000):
+            taken.append(k)
+            yield k
+
+    with Workers(1) as workers:
+        next(completed(workers, abs, tasks()))
+        assert len(taken) <= 33
+
+
+DRIVER = """
+import sys, time
+from onnes.parallel import Workers
+if __name__ == "__main__":
+    workers = Workers(2)
+    futures = [workers.submit(time.sleep, 60) for _ in range(2)]
+    while len(workers.pids()) < 2:
+        time.sleep(0.01)
+    print(*workers.pids(), flush=True)
+    futures[0].result()
+"""
+
+
+def test_workers_end_with_a_killed_driver(tmp_path):
+    (tmp_path / "driver.py").write_text(DRIVER)
+    driver = subprocess.Popen(
+        [sys.executable, str(tmp_path / "driver.py")], stdout=subprocess.PIPE, text=True
+    )
+    pids = [int(p) for p in driver.stdout.readline().split()]
+    assert len(pids) == 2
+    driver.kill()
+    driver.communicate()
+    end = time.monotonic() + 20
+    while any(started(p) for p in pids) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not any(started(p) for p in pids)

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 from onnes.campaign.canonical import content_hash
 from onnes.campaign.ledger import Candidate, Ledger, Verdict
 from onnes.errors import CrystalError, OnnesError, PhysicsError
-from onnes.parallel import Workers
+from onnes.parallel import Engine, WorkerDiedError, completed
 
 #: Reasons that are the machine's or our own fault: such verdicts are tried again on every resume.
 RETRY = ("internal-error", "worker-died")
@@ -64,7 +63,7 @@ class Stage:
     ----------
     name : str
     process : callable
-        Takes a list of items and returns one outcome each, in any order. Picklable when `workers` is used.
+        Takes a list of items and returns one outcome each, in any order. Picklable where it is `parallel`.
     settings : dict
         Everything the outcome depends on besides the input; hashed into the ledger's key.
     model_hash : str
@@ -72,7 +71,7 @@ class Stage:
     batch_size : int
         Items a call.
     parallel : bool
-        Run in the worker processes.
+        Sent to the engine.
     whole : bool
         Called once with all survivors (ranking, comparing with each other).
     """
@@ -118,7 +117,7 @@ class Silent:
 
 
 def run_funnel(
-    ledger: Ledger, stages: Sequence[Stage], workers: Workers, watcher: Watcher | None = None
+    ledger: Ledger, stages: Sequence[Stage], engine: Engine, watcher: Watcher | None = None
 ) -> list[Item]:
     """Send the candidates of a ledger through the stages.
 
@@ -127,7 +126,8 @@ def run_funnel(
     ledger : Ledger
         Open for writing, with its candidates.
     stages : sequence of Stage
-    workers : Workers
+    engine : Engine
+        Who computes the parallel stages: `onnes.parallel.Workers` or a cluster.
     watcher : Watcher, optional
 
     Returns
@@ -140,7 +140,7 @@ def run_funnel(
     names = [s.name for s in stages]
     ledger.set_meta("stages", names)
     for place, stage in enumerate(stages):
-        verdicts = _run_stage(ledger, stage, alive, workers, watcher)
+        verdicts = _run_stage(ledger, stage, alive, engine, watcher)
         later = names[place + 1 :]
         ledger.forget([v.candidate for v in verdicts.values() if not v.passed], later)
         alive = [_next_item(item, verdicts[item.id]) for item in alive if verdicts[item.id].passed]
@@ -148,7 +148,7 @@ def run_funnel(
 
 
 def _first_item(c: Candidate) -> Item:
-    return Item(c.id, c.index, c.structure, {}, c.seed)
+    return Item(c.id, c.index, c.structure, dict(c.meta.get("given", {})), c.seed)
 
 
 def _next_item(item: Item, verdict: Verdict) -> Item:
@@ -157,7 +157,7 @@ def _next_item(item: Item, verdict: Verdict) -> Item:
 
 
 def _run_stage(
-    ledger: Ledger, stage: Stage, alive: list[Item], workers: Workers, watcher: Watcher
+    ledger: Ledger, stage: Stage, alive: list[Item], engine: Engine, watcher: Watcher
 ) -> dict[str, Verdict]:
     """Return the verdict of every item, computing those the ledger does not hold."""
     hashes = _input_hashes(stage, alive)
@@ -176,7 +176,7 @@ def _run_stage(
         watcher.advance(stage.name, int(v.passed), int(not v.passed))
     size = max(len(todo), 1) if stage.whole else stage.batch_size
     batches = [todo[i : i + size] for i in range(0, len(todo), size)]
-    for batch, outcomes, seconds in _compute(stage, batches, workers):
+    for batch, outcomes, seconds in _compute(stage, batches, engine):
         fresh = [_verdict(stage, item, outcomes, hashes, seconds / len(batch)) for item in batch]
         ledger.add_verdicts(fresh, replace=True)
         verdicts.update({v.candidate: v for v in fresh})
@@ -214,40 +214,22 @@ def _verdict(
 
 
 def _compute(
-    stage: Stage, batches: list[list[Item]], workers: Workers
+    stage: Stage, batches: list[list[Item]], engine: Engine
 ) -> Iterator[tuple[list[Item], dict[str, Outcome], float]]:
     """Yield each batch with its outcomes and the seconds spent, as they are finished."""
-    if not stage.parallel or workers.count <= 1:
+    process = partial(guarded, stage.process)
+    if not stage.parallel or not engine.remote:
         for batch in batches:
-            outcomes, seconds = guarded(stage.process, batch)
+            outcomes, seconds = process(batch)
             yield batch, {o.id: o for o in outcomes}, seconds
         return
-    waiting: dict[Future[Any], list[Item]] = {}
-    for batch in batches:
-        waiting[workers.submit(guarded, stage.process, batch)] = batch
-    for future in as_completed(list(waiting)):
-        batch = waiting.pop(future)
-        try:
-            outcomes, seconds = future.result()
-        except BrokenProcessPool:
-            yield from _again(stage, [batch, *waiting.values()], workers)
-            return
+    # What was under way when a worker died is repeated one item at a time: the culprit dies alone.
+    for batch, answer in completed(engine, process, batches, lambda batch: [[item] for item in batch]):
+        if isinstance(answer, WorkerDiedError):
+            outcomes, seconds = [Outcome(i.id, False, f"{answer.code}: {answer.message}") for i in batch], 0.0
+        else:
+            outcomes, seconds = answer
         yield batch, {o.id: o for o in outcomes}, seconds
-
-
-def _again(
-    stage: Stage, batches: list[list[Item]], workers: Workers
-) -> Iterator[tuple[list[Item], dict[str, Outcome], float]]:
-    """Repeat, one item at a time, what was under way when a worker died: the culprit dies alone."""
-    workers.restart()
-    for item in (i for batch in batches for i in batch):
-        try:
-            outcomes, seconds = workers.submit(guarded, stage.process, [item]).result()
-        except BrokenProcessPool:
-            workers.restart()
-            outcomes = [Outcome(item.id, False, "worker-died: its process was killed, perhaps out of memory")]
-            seconds = 0.0
-        yield [item], {o.id: o for o in outcomes}, seconds
 
 
 def guarded(process: Callable[[list[Item]], list[Outcome]], batch: list[Item]) -> tuple[list[Outcome], float]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from concurrent.futures import as_completed
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from onnes.campaign.canonical import content_hash
 from onnes.campaign.funnel import Watcher
 from onnes.campaign.ledger import Candidate, Ledger
-from onnes.campaign.settings import GeneratePart, Settings
-from onnes.errors import InputError, SettingsError
-from onnes.parallel import Workers
+from onnes.campaign.reading import Files
+from onnes.campaign.settings import GeneratePart, Settings, naming
+from onnes.errors import SettingsError
+from onnes.parallel import Engine, WorkerDiedError, completed
 
 if TYPE_CHECKING:
     from onnes.generate.asked import SamplerSettings
@@ -21,7 +22,7 @@ class Source(Protocol):
 
     digest: str
 
-    def fill(self, ledger: Ledger, workers: Workers, watcher: Watcher) -> None:
+    def fill(self, ledger: Ledger, workers: Engine, watcher: Watcher) -> None:
         """Bring the candidates that are missing into the ledger."""
 
 
@@ -35,7 +36,14 @@ def source(settings: Settings) -> Source:
     InputError
         ``no-structures`` when files are screened and none could be read.
     """
-    return Files(settings) if settings.generate.paths else Generated(settings)
+    if settings.generate.paths:
+        return Files(settings)
+    if settings.check.dimensions == "slab":
+        raise SettingsError(
+            "bulk-generator",
+            'check.dimensions = "slab": the generators draw bulk crystals only; screen your own slabs with --from',
+        )
+    return Generated(settings)
 
 
 def require_same(ledger: Ledger, chosen: Source, settings: Settings) -> None:
@@ -52,7 +60,8 @@ def require_same(ledger: Ledger, chosen: Source, settings: Settings) -> None:
             "other-source",
             "this run's crystals were made with other seed, model, files or generate settings; use another --out",
         )
-    if not settings.generate.paths and any(c.index >= settings.run.n for c in ledger.candidates()):
+    most = settings.run.n * max(settings.active.rounds, len(ledger.get_meta("rounds", [])), 1)
+    if not settings.generate.paths and any(c.index >= most for c in ledger.candidates()):
         n = len(ledger.candidates())
         raise SettingsError(
             "other-source", f"the run holds {n} crystals, more than n = {settings.run.n}; use another --out"
@@ -66,14 +75,15 @@ class Generated:
         from onnes.generate.models import open_sampler
 
         self.settings = settings
-        self.asked = sampler_settings(settings.generate)
-        self.model = open_sampler(self.asked).checkpoint.hash
+        with naming("generate"):
+            self.asked = sampler_settings(settings.generate)
+            self.model = open_sampler(self.asked).checkpoint.hash
         # The order of elements in a list means nothing.
         part = settings.generate.model_dump()
         part.update(elements=sorted(set(part["elements"])), exclude=sorted(set(part["exclude"])))
         self.digest = content_hash([self.model, settings.run.seed, part])
 
-    def fill(self, ledger: Ledger, workers: Workers, watcher: Watcher) -> None:
+    def fill(self, ledger: Ledger, workers: Engine, watcher: Watcher) -> None:
         """Draw the blocks that are missing, in the workers when there are several."""
         from onnes.generate.sampling import BLOCK
 
@@ -87,10 +97,12 @@ class Generated:
         def store(drawn: list[tuple[int, dict[str, Any]]], chunk: tuple[int, int]) -> None:
             _store(ledger, drawn, self.digest, chunk, f"{self.asked.model} {self.model}", held, watcher)
 
-        if workers.count > 1 and len(todo) > 1:
-            waiting = {workers.submit(sample_chunk, self.asked, *c, seed): c for c in todo}
-            for future in as_completed(waiting):
-                store(future.result(), waiting[future])
+        if workers.remote:
+            draw = partial(_draw, self.asked, seed)
+            for chunk, drawn in completed(workers, draw, todo):
+                if isinstance(drawn, WorkerDiedError):
+                    raise drawn
+                store(drawn, chunk)
         else:
             for chunk in todo:
                 store(sample_chunk(self.asked, *chunk, seed), chunk)
@@ -114,6 +126,10 @@ def sampler_settings(part: GeneratePart) -> SamplerSettings:
         atoms=part.atoms or None,
         space_group=part.space_group or None,
     )
+
+
+def _draw(settings: SamplerSettings, seed: int, chunk: tuple[int, int]) -> list[tuple[int, dict[str, Any]]]:
+    return sample_chunk(settings, *chunk, seed)
 
 
 def sample_chunk(
@@ -142,41 +158,3 @@ def _store(
     ]
     ledger.add_candidates(fresh, chunk=(source, *chunk))
     watcher.advance("generate", len(fresh), 0)
-
-
-#: Files are read with these wide limits: judging is the work of the check stage, which can be resumed.
-ANY = {"max_atoms": 100_000, "min_distance_A": 0.01, "min_distance_ratio": 0.0, "max_isolation_A": 1e3}
-
-
-class Files:
-    """Crystals of files and folders; what cannot be read is kept in the run's facts, not lost."""
-
-    def __init__(self, settings: Settings) -> None:
-        from onnes.campaign.stages import plain
-        from onnes.crystal.check import Limits
-        from onnes.crystal.read import Crystal, read
-
-        self.candidates: list[Candidate] = []
-        self.refused: list[list[str]] = []
-        for item in read(settings.generate.paths, limits=Limits(**ANY)):  # type: ignore[arg-type]
-            if isinstance(item, Crystal):
-                k = len(self.candidates)
-                self.candidates.append(Candidate(item.id, k, plain(item.structure), item.source, k))
-            else:
-                self.refused.append([item.source, item.code, item.message])
-        if not self.candidates:
-            first = (
-                f"the first: {self.refused[0][0]}: {self.refused[0][2]}"
-                if self.refused
-                else "there were none"
-            )
-            raise InputError("no-structures", f"none of {len(self.refused)} inputs could be read; {first}")
-        self.digest = content_hash([(c.id, c.structure) for c in self.candidates])
-
-    def fill(self, ledger: Ledger, workers: Workers, watcher: Watcher) -> None:
-        """Add all candidates."""
-        watcher.begin("read", len(self.candidates) + len(self.refused), 0)
-        ledger.set_meta("refused_inputs", self.refused)
-        ledger.add_candidates(self.candidates)
-        watcher.advance("read", len(self.candidates), len(self.refused))
-        watcher.end("read")
