@@ -6,7 +6,7 @@ Costs divide the gain; a batch is spread out by taking only one of several candi
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,53 @@ from scipy.special import ndtr
 from onnes.errors import SettingsError
 
 Floats = NDArray[np.float64]
+
+#: The score is log10(Tc + FLOOR_K), Tc in kelvin: errors are relative above the floor and absolute below it.
+FLOOR_K = 0.3
+#: Half a 90 % interval of a normal distribution, in standard deviations.
+HALF_90 = 1.6448536
+#: Least and (where an interval has no upper end) largest standard deviation of a score.
+LEAST_STD, UNKNOWN_STD = 0.02, 1.0
+
 Strategy = Literal["expected-improvement", "probability", "greedy", "random"]
 STRATEGIES: tuple[Strategy, ...] = ("expected-improvement", "probability", "greedy", "random")
+
+
+def score(tc_K: float | Floats) -> Any:
+    """Score of a Tc, in kelvin: a float or an array as given."""
+    return np.log10(np.maximum(tc_K, 0.0) + FLOOR_K)
+
+
+def kelvin(value: float | Floats) -> Any:
+    """Tc of a score, not below zero."""
+    return np.maximum(np.power(10.0, value) - FLOOR_K, 0.0)
+
+
+def normal_of(tc_K: float, low_K: float | None, high_K: float | None) -> tuple[float, float]:
+    """Mean and standard deviation of the score of a prediction with a 90 % interval.
+
+    Parameters
+    ----------
+    tc_K, low_K, high_K : float
+        A lower end of 0 K is cut off and says nothing of the width; None is an end that is not known.
+
+    Returns
+    -------
+    (float, float)
+    """
+    mean = float(score(tc_K))
+    above = score(high_K) - mean if high_K is not None and np.isfinite(high_K) else None
+    below = mean - score(low_K) if low_K is not None and low_K > 0 else None
+    widths = [float(w) for w in (above, below) if w is not None]
+    std = float(np.mean(widths)) / HALF_90 if widths else UNKNOWN_STD
+    return mean, max(std, LEAST_STD)
+
+
+def interval_of(mean: float, std: float) -> tuple[float, float, float]:
+    """Tc and the ends of its 90 % interval, in kelvin, of a normal distribution of the score."""
+    ends = (mean, mean - HALF_90 * std, mean + HALF_90 * std)
+    tc, low, high = (float(kelvin(value)) for value in ends)
+    return tc, low, high
 
 
 def expected_improvement(mean: Floats, std: Floats, best: float) -> Floats:
@@ -94,21 +139,32 @@ def choose(
     n = len(mean)
     _check(mean, std, count, strategy, cost, features)
     order = np.random.default_rng(seed).permutation(n)
-    if strategy == "random":
-        gain = np.zeros(n)
-    elif strategy == "greedy":
+    gain = acquisition(mean, std, strategy, target, best, cost)
+    ranked = order[np.argsort(-gain[order], kind="stable")]
+    if features is None or apart <= 0:
+        return ranked[:count]
+    return _spread(ranked, np.asarray(features, dtype=float), count, apart)
+
+
+def acquisition(
+    mean: Floats,
+    std: Floats,
+    strategy: Strategy,
+    target: float,
+    best: float | None = None,
+    cost: Floats | None = None,
+) -> Floats:
+    """What a strategy makes largest, shape (n,), divided by the costs; zeros for ``random``. See `choose`."""
+    if strategy == "random" or not len(mean):
+        return np.zeros(len(mean))
+    if strategy == "greedy":
         gain = mean.astype(float)
     elif strategy == "probability":
         gain = probability_above(mean, std, target)
     else:
         gain = expected_improvement(mean, std, target if best is None else best)
-    if cost is not None and strategy != "random":
-        # A negative gain (a mean of log Tc) must not look better for being dear.
-        gain = (gain - gain.min()) / cost
-    ranked = order[np.argsort(-gain[order], kind="stable")]
-    if features is None or apart <= 0:
-        return ranked[:count]
-    return _spread(ranked, np.asarray(features, dtype=float), count, apart)
+    # A negative gain (a mean of log Tc) must not look better for being dear.
+    return gain if cost is None else (gain - gain.min()) / cost
 
 
 def _check(
