@@ -61,8 +61,11 @@ def discover(
     console = Console(highlight=False)
     with Ledger.open(out, read_only=True) as ledger:
         print_candidates(ledger, console)
+        waiting = ledger.get_meta("waiting")
     console.print(f"candidates: {out}/candidates.csv and {out}/candidates/*.cif", soft_wrap=True)
     console.print(f"report: {out}/report.html", soft_wrap=True)
+    if waiting:
+        typer.echo(f"onnes: {waiting} with: onnes discover --out {out} --resume", err=True)
 
 
 def _settings(
