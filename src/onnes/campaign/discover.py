@@ -6,15 +6,18 @@ import os
 import platform
 import resource
 import sys
+from contextlib import AbstractContextManager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from onnes.campaign.engine import check_engine, open_engine
 from onnes.campaign.funnel import Silent, Watcher, run_funnel
 from onnes.campaign.ledger import Ledger, ledger_file, now
+from onnes.campaign.rounds import check, run_rounds
 from onnes.campaign.settings import Settings
 from onnes.campaign.source import require_same, source
-from onnes.parallel import Workers, single_thread
+from onnes.parallel import Engine, single_thread
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,9 +64,11 @@ def discover(
     held = _held(out) if resume else None
     chosen = given or (Settings.from_dict(held) if held is not None else Settings())
     # Everything that can be wrong with the settings is found here, before the run is made or touched.
+    check(chosen)
+    check_engine(chosen.engine)
     origin, stages = source(chosen), build(chosen)
     ledger = Ledger.open(out) if held is not None else Ledger.create(out, chosen.model_dump())
-    with ledger, Workers(chosen.run.workers) as workers:
+    with ledger, _engine(chosen, ledger, out) as workers:
         require_same(ledger, origin, chosen)
         ledger.update_meta(
             {
@@ -75,13 +80,24 @@ def discover(
                 "started": ledger.get_meta("started") or now(),
             }
         )
-        origin.fill(ledger, workers, watcher or Silent())
-        run_funnel(ledger, stages, workers, watcher)
+        state = "finished"
+        if chosen.active.rounds:
+            state = run_rounds(ledger, chosen, origin, out, workers, watcher)
+        else:
+            origin.fill(ledger, workers, watcher or Silent())
+            run_funnel(ledger, stages, workers, watcher)
         workers.close(kill=False)
-        ledger.update_meta(
-            {"state": "finished", "finished": now(), "peak_memory_MB": peak_memory_MB(chosen.run.workers)}
-        )
+        ledger.update_meta({"state": state, "finished": now(), "peak_memory_MB": peak_memory_MB(workers)})
         return publish(ledger, out)
+
+
+def _engine(chosen: Settings, ledger: Ledger, out: Path) -> AbstractContextManager[Engine]:
+    """Who computes; what it runs is on record in the ledger."""
+
+    def note(entry: dict[str, Any]) -> None:
+        ledger.set_meta("engine", entry)
+
+    return open_engine(chosen.engine, chosen.run.workers, out, ledger.get_meta("engine"), note)
 
 
 def _held(out: Path) -> dict[str, Any] | None:
@@ -124,9 +140,9 @@ def versions() -> dict[str, str]:
     return found
 
 
-def peak_memory_MB(workers: int) -> int:
+def peak_memory_MB(engine: Engine) -> int:
     """Upper estimate of the memory of a run: the driver's peak plus the largest worker's, times workers."""
     unit = 1 if sys.platform == "darwin" else 1024
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit
-    return round((own + workers * child) / 1e6)
+    return round(own / 1e6 + engine.count * max(child / 1e6, engine.peak_worker_MB))

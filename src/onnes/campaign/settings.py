@@ -198,11 +198,72 @@ class DossierPart(_Part):
     phonon_max_atoms: int = Field(default=8, ge=1, description="no phonons of larger primitive cells")
 
 
+def _one_word(text: str) -> str:
+    if text.split() != [text] and text:
+        raise ValueError("use one word without spaces")
+    return text
+
+
+def _hours(text: str) -> str:
+    parts = text.split(":")
+    if len(parts) != 3 or not all(p.isdecimal() for p in parts) or int(parts[1]) > 59 or int(parts[2]) > 59:
+        raise ValueError("use hours:minutes:seconds, for example 04:00:00")
+    return text
+
+
+def _option(text: str) -> str:
+    if not text.startswith("--") or "\n" in text:
+        raise ValueError('each begins with "--" and is one line')
+    return text
+
+
+#: Goes into the head of a batch script.
+Word = Annotated[str, AfterValidator(_one_word)]
+
+
+class EnginePart(_Part):
+    """Who computes; the results do not depend on it."""
+
+    kind: Literal["local", "parsl", "slurm"] = Field(
+        default="local", description="processes of this machine, the same under Parsl, or pilot jobs of Slurm"
+    )
+    workers: int = Field(
+        default=0, ge=0, le=4096, description="processes on this machine; 0: run.workers (not for slurm)"
+    )
+    retries: int = Field(
+        default=2, ge=0, le=100, description="new attempts at a crystal whose worker died; then worker-died"
+    )
+    folder: str = Field(
+        default="",
+        description="for certificates and logs of Parsl; empty: engine/ in the run; all nodes see it",
+    )
+    partition: Word = Field(default="", description="slurm: partition; empty: the default one")
+    account: Word = Field(default="", description="slurm: account; empty: the default one")
+    walltime: Annotated[str, AfterValidator(_hours)] = Field(
+        default="01:00:00", description="slurm: of one job; a crystal under way at its end is started again"
+    )
+    jobs: int = Field(default=1, ge=1, le=1000, description="slurm: pilot jobs at a time, one node each")
+    cores_per_node: int = Field(
+        default=1, ge=1, le=1024, description="slurm: cores of a job, one process each"
+    )
+    memory_GB: int = Field(default=0, ge=0, description="slurm: memory of a job; 0: what the partition gives")
+    options: list[Annotated[str, AfterValidator(_option)]] = Field(
+        default=[], description='slurm: further options of sbatch, such as "--qos=short"'
+    )
+    worker_init: str = Field(
+        default="", description="slurm: shell commands before the workers start (module load ...)"
+    )
+    address: Word = Field(
+        default="", description="slurm: of this machine as the nodes reach it; empty: all are tried"
+    )
+
+
 class Settings(_Part):
     """Everything a discovery run depends on."""
 
     preset: str = Field(default="", description="name of a preset; what is set below overrides it")
     run: RunPart = RunPart()
+    engine: EnginePart = EnginePart()
     generate: GeneratePart = GeneratePart()
     check: CheckPart = CheckPart()
     chemistry: ChemistryPart = ChemistryPart()
@@ -312,7 +373,8 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         raise SettingsError("not-toml", f"{path} is not TOML: {error}") from None
     # Paths in a file mean: beside that file, wherever the command is run.
     base = Path(path).resolve().parent
-    for table, key in (("generate", "paths"), ("active", "labels"), ("active", "pseudo"), ("active", "data")):
+    paths = (("active", "labels"), ("active", "pseudo"), ("active", "data"), ("engine", "folder"))
+    for table, key in (("generate", "paths"), *paths):
         part = values.get(table)
         if isinstance(part, dict) and part.get(key):
             part[key] = _beside(base, part[key])
@@ -367,7 +429,7 @@ def _explained(cls: type[Settings], error: Any) -> SettingsError:
     value = error.get("input")
     if len(where) == 1 and where[0] != "preset":
         return SettingsError("bad-setting", f"{key} = {_shown(value)}: must be a table, [{key}]")
-    allowed = str(error["msg"]).replace("Input should be", "must be")
+    allowed = str(error["msg"]).replace("Input should be", "must be").removeprefix("Value error, ")
     about = f" ({field.description})" if field is not None and field.description else ""
     return SettingsError("bad-setting", f"{key} = {_shown(value)}: {allowed}{about}")
 
