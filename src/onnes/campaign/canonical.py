@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Set
+from json.encoder import encode_basestring_ascii
 from pathlib import PurePath
 from typing import Any
 
@@ -73,8 +74,13 @@ def text_hash(*texts: str | None) -> str:
     if len(texts) == 1 and texts[0] is not None:
         data = texts[0].encode("utf-8", "surrogatepass")
     else:
-        data = _dump(list(texts)).encode("ascii")
+        # The JSON of a list of texts, without the cost of a general encoder: ledgers hash tens of thousands of rows.
+        data = ("[" + ",".join(map(_quoted, texts)) + "]").encode("ascii")
     return hashlib.sha256(data).hexdigest()[:HASH_LENGTH]
+
+
+def _quoted(text: str | None) -> str:
+    return "null" if text is None else encode_basestring_ascii(text)
 
 
 def _dump(obj: Any) -> str:

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import getpass
+import gc
 import json
 import os
-import socket
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -34,7 +33,7 @@ from onnes.campaign.entries import (
     verdict_of,
     verdict_row,
 )
-from onnes.campaign.lock import LOCK_NAME, DriverLock
+from onnes.campaign.lock import LOCK_NAME, DriverLock, me
 from onnes.errors import LedgerError
 
 __all__ = ["FILE_NAME", "Candidate", "Earlier", "Ledger", "Verdict", "content_hash"]
@@ -196,7 +195,8 @@ class Ledger:
         """Return all candidates in the order of their index."""
         with schema.guard(self.path):
             rows = self._db.execute(f"SELECT {_CANDIDATE} FROM candidates ORDER BY idx").fetchall()
-        return [self._read(candidate_of, row) for row in rows]
+        with _uncollected():
+            return [self._read(candidate_of, row) for row in rows]
 
     def chunks(self) -> set[tuple[str, int, int]]:
         """Return the completed chunks of generation: (source hash, start, stop)."""
@@ -414,7 +414,8 @@ class Ledger:
         sql += f" WHERE {condition} ORDER BY v.row" if condition else " ORDER BY v.row"
         with schema.guard(self.path):
             rows = self._db.execute(sql, tuple(given.values())).fetchall()
-        return [self._read(verdict_of, row) for row in rows]
+        with _uncollected():
+            return [self._read(verdict_of, row) for row in rows]
 
     # -- run information -------------------------------------------------------------------------
 
@@ -469,19 +470,22 @@ class Ledger:
             raise LedgerError("damaged-ledger", f"{self.path}: {what} cannot be read") from None
 
 
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Hold the garbage collector off while tens of thousands of rows are read: nothing of them is garbage yet."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
+
+
 def ledger_file(path: str | os.PathLike[str]) -> Path:
     """Return the ledger's file for a run folder or for the file itself."""
     given = Path(path)
     return given if given.suffix == ".sqlite" and not given.is_dir() else given / FILE_NAME
-
-
-def me() -> str:
-    """Return who runs this process: user, host, process."""
-    try:
-        user = getpass.getuser()
-    except (OSError, KeyError, ImportError):  # a user id without a name, as in some containers
-        user = f"uid {os.getuid()}"
-    return f"{user} on {socket.gethostname()}, process {os.getpid()}"
 
 
 def now() -> str:

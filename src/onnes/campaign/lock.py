@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import fcntl
+import getpass
 import json
 import os
 import socket
@@ -73,6 +74,15 @@ class DriverLock:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def me() -> str:
+    """Return who runs this process: user, host, process."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError, ImportError):  # a user id without a name, as in some containers
+        user = f"uid {os.getuid()}"
+    return f"{user} on {socket.gethostname()}, process {os.getpid()}"
 
 
 def driver(folder: Path) -> str:
