@@ -201,6 +201,16 @@ class KnownCrystals:
         source = self._sources(np.array([found.entry]))
         return Novelty(NEW, self.ids[found.entry], round(found.distance, 4), found.kind, source)
 
+    def formula_of(self, id: str) -> str:
+        """Reduced formula of a known crystal; empty for an id that the index does not hold."""
+        try:
+            entry = self.ids.index(id)
+        except ValueError:
+            return ""
+        return next(
+            f for f, place in self._where.items() if place.start <= entry < place.start + place.number
+        )
+
     def _sources(self, entries: NDArray[Any]) -> str:
         bits = int(np.bitwise_or.reduce(self.sources[entries]))
         return " ".join(name for k, name in enumerate(self.source_names) if bits >> k & 1)

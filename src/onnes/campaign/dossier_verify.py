@@ -1,0 +1,216 @@
+"""Results of ``onnes verify`` brought into the ledger, as a verdict ``verify`` that the report shows.
+
+`attach_all` runs at the end of every ``onnes discover``, also of a resumed one, because only the driver may write: so
+after verifying candidates into ``RUN/verify``, ``onnes discover --out RUN --resume`` shows them on the page. A report
+alone never writes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from onnes.campaign.canonical import content_hash
+from onnes.campaign.ledger import Ledger, Verdict
+from onnes.errors import InputError, OnnesError
+
+#: Folder of a run that is looked through, and the file that a finished verification leaves.
+FOLDER, FILE = "verify", "result.json"
+STAGE = "verify"
+#: Verdicts of `onnes.dft.outcome.Verdict` that say nothing of the crystal.
+_OPEN = ("not-converged", "failed")
+_TIERS = ("quick", "standard", "tight")
+#: Points kept of a computed alpha2F.
+_POINTS = 200
+
+
+@dataclass(frozen=True)
+class NotAttached:
+    """A result that was not taken: its folder relative to the run, a reason code and a line of text."""
+
+    folder: str
+    code: str
+    message: str
+
+
+def attach_verification(ledger: Ledger, id: str, folder: str | Path) -> Verdict:
+    """Store the result of a verification as the current ``verify`` verdict of a candidate.
+
+    Parameters
+    ----------
+    ledger : Ledger
+        Open for writing.
+    id : str
+        Candidate.
+    folder : path
+        Of the run of ``onnes verify``: ``result.json``, ``plan.json`` and, where there is one, ``alpha2F.csv``.
+
+    Returns
+    -------
+    Verdict
+        It has passed only as a superconductor. Numbers begin with ``verify_``.
+
+    Raises
+    ------
+    InputError
+        ``unknown-candidate``; ``cannot-read`` for a missing or damaged file; ``not-final`` for a calculation that
+        says nothing of the crystal; ``other-crystal`` when the calculation was for other elements.
+    """
+    folder = Path(folder)
+    held = next((c for c in ledger.candidates() if c.id == id), None)
+    if held is None:
+        raise InputError("unknown-candidate", f"the run holds no candidate {id!r}")
+    result, plan = _read(folder / FILE), _read(folder / "plan.json")
+    word = str(result.get("verdict"))
+    if word in _OPEN:
+        raise InputError("not-final", f"{folder}: {word}, which says nothing of the crystal")
+    structure = current_structure(ledger, id) or held.structure
+    computed = sorted(plan.get("masses_u") or {})
+    if computed != sorted(set(structure["species"])):
+        raise InputError(
+            "other-crystal", f"{folder} holds {'-'.join(computed) or 'nothing'}, which is not {id}"
+        )
+    passed = word == "superconductor"
+    verdict = Verdict(
+        id,
+        STAGE,
+        passed,
+        "" if passed else f"{result.get('reason') or word}: {result.get('detail') or word}",
+        _numbers(result, plan, folder),
+        None,
+        content_hash(structure),
+        content_hash(plan),
+        content_hash(result),
+        held.seed,
+        0.0,
+    )
+    ledger.add_verdicts([verdict])
+    return verdict
+
+
+def attach_all(ledger: Ledger, run: str | Path) -> list[NotAttached]:
+    """Bring every result below ``RUN/verify`` into the ledger.
+
+    A result belongs to the candidate whose id is the name of one of its folders, or the end of it as in the names of
+    the CIF files (``001_MgB2_g000017``). Of several tiers the highest counts. Verdicts on a structure that the
+    candidate no longer has are taken out of the run; what was not taken stands in the run's facts (``unverified``).
+
+    Parameters
+    ----------
+    ledger : Ledger
+        Open for writing.
+    run : path
+        Folder of the run.
+    """
+    place = Path(run) / FOLDER
+    found = sorted(place.rglob(FILE), key=lambda f: (_tier(f), f)) if place.is_dir() else []
+    names = {_safe(c.id): c.id for c in ledger.candidates()}
+    refused = []
+    for file in found:
+        relative = file.parent.relative_to(place)
+        id = _named(relative.parts, names)
+        try:
+            if not id:
+                raise InputError("unknown-candidate", "no folder in its path is named like a candidate")
+            attach_verification(ledger, id, file.parent)
+        except OnnesError as error:
+            refused.append(NotAttached(str(Path(FOLDER) / relative), error.code, error.message))
+    stale = [
+        v.candidate
+        for v in ledger.verdicts(stage=STAGE)
+        if v.input_hash != content_hash(current_structure(ledger, v.candidate))
+    ]
+    ledger.forget(stale, [STAGE])
+    held = ledger.get_meta("unverified")
+    told = [[r.folder, r.code, r.message] for r in refused] or None
+    if told != held:
+        ledger.set_meta("unverified", told)
+    return refused
+
+
+def current_structure(ledger: Ledger, id: str) -> dict[str, Any] | None:
+    """Structure of a candidate after the last stage that changed it; None for one that does not exist."""
+    order = {stage: k for k, stage in enumerate(ledger.get_meta("stages", []))}
+    changed = [(order.get(v.stage, -1), v.structure) for v in ledger.verdicts(candidate=id) if v.structure]
+    if changed:
+        return max(changed, key=lambda pair: pair[0])[1]
+    return next((c.structure for c in ledger.candidates() if c.id == id), None)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "is no JSON"
+        raise InputError("cannot-read", f"cannot read {file}: {reason}") from None
+    if not isinstance(found, dict):
+        raise InputError("cannot-read", f"cannot read {file}: it holds no object")
+    return found
+
+
+def _numbers(result: dict[str, Any], plan: dict[str, Any], folder: Path) -> dict[str, Any]:
+    curve = [r for r in result.get("curve") or [] if isinstance(r, dict)]
+    numbers = {
+        "verify_verdict": result.get("verdict"),
+        "verify_detail": result.get("detail"),
+        "verify_tc_K": result.get("tc_K"),
+        "verify_mu_star": result.get("mu_star"),
+        "verify_lambda": result.get("lambda"),
+        "verify_omega_log_K": result.get("omega_log_K"),
+        "verify_omega_2_K": result.get("omega_2_K"),
+        "verify_notes": [str(note) for note in result.get("notes") or []],
+        "verify_curve": [[r.get("sigma_Ry") for r in curve], [r.get("lambda") for r in curve]],
+        "verify_settings": _settings_words(plan),
+    }
+    spectrum = _spectrum(folder / "alpha2F.csv")
+    return {**numbers, "verify_alpha2F": spectrum} if spectrum else numbers
+
+
+def _settings_words(plan: dict[str, Any]) -> str:
+    tier, grids = plan.get("tier"), plan.get("grids")
+    name = tier.get("name") if isinstance(tier, dict) else tier
+    words = [f"tier {name}" if name else ""]
+    if isinstance(grids, dict):
+        words += [
+            f"{label} grid {'×'.join(map(str, grids[key]))}"
+            for key, label in (("k", "k"), ("q", "q"))
+            if key in grids
+        ]
+    if plan.get("ecutwfc_Ry"):
+        words.append(f"cut-off {plan['ecutwfc_Ry']:g} Ry")
+    return ", ".join(w for w in words if w)
+
+
+def _spectrum(file: Path) -> list[list[float]]:
+    """Frequency (meV) and alpha2F of a result; empty where there is none."""
+    import numpy as np
+
+    try:
+        table = np.loadtxt(file, delimiter=",", skiprows=1, ndmin=2)
+    except (OSError, ValueError):
+        return []
+    if table.shape[1] != 2 or len(table) < 2 or not np.isfinite(table).all():
+        return []
+    grid = np.linspace(float(table[0, 0]), float(table[-1, 0]), min(_POINTS, len(table)))
+    values = np.interp(grid, table[:, 0], table[:, 1])
+    return [[round(float(w), 3) for w in grid], [round(float(v), 4) for v in values]]
+
+
+def _tier(file: Path) -> int:
+    """Height of the rung a result stands on; what names no tier is the lowest."""
+    return max((_TIERS.index(part) + 1 for part in file.parts if part in _TIERS), default=0)
+
+
+def _named(parts: Sequence[str], names: dict[str, str]) -> str:
+    """The candidate that a folder of the path is named after; of several the longest name."""
+    fits = [n for n in names for part in parts if part == n or part.endswith(f"_{n}")]
+    return names[max(fits, key=len)] if fits else ""
+
+
+def _safe(id: str) -> str:
+    """An id as it stands in the name of a CIF file."""
+    return re.sub(r"[^A-Za-z0-9.-]+", "-", id).strip("-.")[:80] or "x"
