@@ -72,11 +72,21 @@ def old(tmp_path):
     return file.parent
 
 
-def test_a_reader_names_what_to_do_and_changes_nothing(old):
+def test_a_reader_sees_it_all_and_changes_nothing(old):
     before = (old / "ledger.sqlite").read_bytes()
-    with pytest.raises(LedgerError, match=r"schema 1, not 2: resume the run once.*\[older-ledger\]"):
-        Ledger.open(old, read_only=True)
+    with Ledger.open(old, read_only=True) as ledger:
+        assert ledger.verdicts() == [verdict(k, "s2", passed=k != 1) for k in range(3)]
+        assert ledger.meta == {"settings": {"run": {"n": 3}}, "state": "finished"}
+        assert ledger.earlier() == [] and len(ledger.candidates()) == 3
     assert (old / "ledger.sqlite").read_bytes() == before
+
+
+def test_a_schema_that_nothing_leads_from_is_refused(old):
+    with sqlite3.connect(old / "ledger.sqlite") as db:
+        db.execute("PRAGMA user_version = 0")
+    for read_only in (True, False):
+        with pytest.raises(LedgerError, match="older-ledger"):
+            Ledger.open(old, read_only=read_only)
 
 
 def test_a_driver_migrates_and_everything_is_still_there(old):

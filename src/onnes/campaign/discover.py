@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from onnes.campaign.engine import check_engine, open_engine
 from onnes.campaign.funnel import Silent, Watcher, run_funnel
 from onnes.campaign.ledger import Ledger, ledger_file, now
+from onnes.campaign.models import fingerprints
 from onnes.campaign.rounds import check, run_rounds
 from onnes.campaign.settings import Settings
 from onnes.campaign.source import require_same, source
@@ -75,6 +76,7 @@ def discover(
                 "settings": chosen.model_dump(),
                 "source": origin.digest,
                 "versions": versions(),
+                "models": fingerprints(chosen),
                 "machine": f"{platform.machine()}, {os.cpu_count()} cores",
                 "state": "running",
                 "started": ledger.get_meta("started") or now(),

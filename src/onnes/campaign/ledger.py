@@ -120,8 +120,9 @@ class Ledger:
         Raises
         ------
         LedgerError
-            ``no-ledger``, ``not-a-ledger``, ``damaged-ledger``, ``newer-ledger``, ``older-ledger``
-            (read-only: only a driver may migrate), ``run-in-use``, ``unwritable-run``.
+            ``no-ledger``, ``not-a-ledger``, ``damaged-ledger``, ``newer-ledger``, ``older-ledger``, ``run-in-use``,
+            ``unwritable-run``. A ledger of an older schema is migrated: by the driver in its file, by a reader in
+            memory.
         """
         file = ledger_file(path)
         if not file.is_file():

@@ -110,13 +110,10 @@ def connect(file: Path, *, read_only: bool = False) -> sqlite3.Connection:
         if not read_only:
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
-        db.create_function("pointer_digest", 3, pointer_digest, deterministic=True)
-        db.create_function("meta_digest", 2, meta_digest, deterministic=True)
-        # Foreign keys are enforced after a migration: it moves rows about.
-        _check_version(db, file, read_only)
+        db = _of_this_version(db, file, read_only)
         _check_rows(db, file)
-        if not read_only:
-            db.execute("PRAGMA foreign_keys = ON")
+        # Foreign keys are enforced after a migration: it moves rows about.
+        db.execute(f"PRAGMA foreign_keys = {'OFF' if read_only else 'ON'}")
     except BaseException:
         db.close()
         raise
@@ -165,26 +162,31 @@ def _check_rows(db: sqlite3.Connection, file: Path) -> None:
         )
 
 
-def _check_version(db: sqlite3.Connection, file: Path, read_only: bool) -> None:
+def _of_this_version(db: sqlite3.Connection, file: Path, read_only: bool) -> sqlite3.Connection:
+    """Migrate an older ledger: the driver the file itself, a reader a copy in memory."""
     (version,) = db.execute("PRAGMA user_version").fetchone()
     if version > SCHEMA_VERSION:
         raise LedgerError(
             "newer-ledger",
             f"{file} has schema {version}, this onnes knows up to {SCHEMA_VERSION}: use a newer onnes",
         )
-    if version == SCHEMA_VERSION:
-        return
-    if read_only:
-        raise LedgerError(
-            "older-ledger",
-            f"{file} has schema {version}, not {SCHEMA_VERSION}: resume the run once to update it",
-        )
-    with transaction(db):
-        for step in range(version, SCHEMA_VERSION):
-            if step not in MIGRATIONS:
-                raise LedgerError("older-ledger", f"{file} has schema {version}, which can no longer be read")
-            MIGRATIONS[step](db)
-        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    if version < SCHEMA_VERSION and read_only:
+        copy = sqlite3.connect(":memory:", isolation_level=None)
+        db.backup(copy)
+        db.close()
+        db = copy
+    db.create_function("pointer_digest", 3, pointer_digest, deterministic=True)
+    db.create_function("meta_digest", 2, meta_digest, deterministic=True)
+    if version < SCHEMA_VERSION:
+        with transaction(db):
+            for step in range(version, SCHEMA_VERSION):
+                if step not in MIGRATIONS:
+                    raise LedgerError(
+                        "older-ledger", f"{file} has schema {version}, which can no longer be read"
+                    )
+                MIGRATIONS[step](db)
+            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    return db
 
 
 @contextmanager
