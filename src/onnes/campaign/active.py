@@ -164,7 +164,7 @@ def acquisition(
     else:
         gain = expected_improvement(mean, std, target if best is None else best)
     # A negative gain (a mean of log Tc) must not look better for being dear.
-    return gain if cost is None else (gain - gain.min()) / cost
+    return gain if cost is None else (gain - min(float(gain.min()), 0.0)) / cost
 
 
 def _check(
