@@ -194,6 +194,8 @@ class ParslEngine:
         if self._executor.interchange_proc.poll() is not None:
             # Nothing can reach the workers any more; a new engine starts with the next task.
             lost = WorkerDiedError("worker-died", "the interchange of the engine was killed")
+            # Then Parsl does not ask it about the blocks to end; they are ended below.
+            _quietly(lambda: self._executor.set_bad_state_and_fail_all(lost))
             self._stop()
             self._fail(lost)
 
@@ -218,6 +220,7 @@ class ParslEngine:
         except Exception as error:
             self.close()
             raise EngineError("no-engine", f"Parsl cannot start: {type(error).__name__}: {error}") from error
+        self._ended_before = 0
         self._write(interchange=self._executor.interchange_proc.pid)
 
     def _launch(self, token: str) -> None:
@@ -226,11 +229,10 @@ class ParslEngine:
         logging.getLogger("parsl").propagate = False
         from parsl import DataFlowKernel
         from parsl.config import Config
-        from parsl.executors import HighThroughputExecutor
 
         shape = self.shape
         init = f"export PATH={shlex.quote(_scripts())}:$PATH\n{THREADS}\nexport {VARIABLE}={token}"
-        self._executor = HighThroughputExecutor(
+        self._executor = _executor_class()(
             label=f"onnes-{token}",
             provider=shape.provider(init),
             interchange_launch_cmd=_interchange(token, self.folder / "interchange.log"),
@@ -288,6 +290,28 @@ class ParslEngine:
     def _write(self, **entries: Any) -> None:
         self._record.update(entries)
         self._note(dict(self._record))
+
+
+def _executor_class() -> Any:
+    """A HighThroughputExecutor that notices the death of its interchange, for whose answers it would wait for ever."""
+    from parsl.executors import HighThroughputExecutor
+
+    class Executor(HighThroughputExecutor):
+        def _ask(self, question: Any) -> Any:
+            if self.interchange_proc is None or self.interchange_proc.poll() is not None:
+                raise EngineError("no-engine", "the interchange is gone")
+            return self.command_client.run(question, timeout_s=60)
+
+        def connected_managers(self) -> Any:
+            return self._ask("MANAGERS")
+
+        def connected_blocks(self) -> Any:
+            return self._ask("CONNECTED_BLOCKS")
+
+        def _hold_manager(self, manager_id: str) -> None:
+            self._ask(["HOLD_MANAGER", manager_id])
+
+    return Executor
 
 
 def _meaning(error: BaseException) -> EngineError:

@@ -97,7 +97,7 @@ class Generated:
         def store(drawn: list[tuple[int, dict[str, Any]]], chunk: tuple[int, int]) -> None:
             _store(ledger, drawn, self.digest, chunk, f"{self.asked.model} {self.model}", held, watcher)
 
-        if workers.remote:
+        if workers.remote and len(todo) > 1:
             draw = partial(_draw, self.asked, seed)
             for chunk, drawn in completed(workers, draw, todo):
                 if isinstance(drawn, WorkerDiedError):
