@@ -58,6 +58,35 @@ def test_bad_settings_are_named(tmp_path, text, code):
     assert error.value.code == code
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[run]\nm = 3\n", "run.m: there is no such setting; [run] has n, seed, workers"),
+        ("[run]\nsed = 3\n", "run.sed: there is no such setting; did you mean run.seed?"),
+        ("[runn]\nn = 3\n", "runn: there is no such setting; did you mean run? the tables are"),
+        (
+            "[relax]\nmin_tc_K = 3\n",
+            "relax.min_tc_K: there is no such setting; did you mean prescreen.min_tc_K?",
+        ),
+        ("run = 3\n", "run = 3: must be a table, [run]"),
+        ("[run]\nn = 0\n", "run.n = 0: must be greater than or equal to 1 (crystals to generate)"),
+        ('[novel]\nkeep = "some"\n', "novel.keep = \"some\": must be 'new' or 'all'"),
+        ("[predict]\nmin_tc_K = nan\n", "predict.min_tc_K = nan: must be a finite number"),
+        ('[generate]\nelements = ["B", 3]\n', "generate.elements[1] = 3: must be a valid string"),
+        ('[predict]\nformula = "magic"\n', "predict.formula: unknown formula 'magic'; use one of"),
+        ('[relax]\npotential = "magic"\n', "relax.potential: unknown potential 'magic'; use one of 7net-0"),
+        ("[check]\nmin_packing = 3\n", "check.min_packing = 3.0: must lie below check.max_packing = 2.5"),
+        ('[chemistry]\nrequire = ["Xx"]\n', "chemistry: require: 'Xx' is no element"),
+    ],
+)
+def test_errors_name_key_value_and_what_is_allowed(tmp_path, text, words):
+    path = tmp_path / "c.toml"
+    path.write_text(text)
+    with pytest.raises(SettingsError) as error:
+        Settings.from_toml(path)
+    assert words in error.value.message
+
+
 def test_15_and_15_point_0_are_one_setting():
     one, two = (Settings.from_dict({"generate": {"target_tc_K": t}}) for t in (15, 15.0))
     assert one == two and isinstance(one.generate.target_tc_K, float)

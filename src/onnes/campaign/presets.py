@@ -38,12 +38,13 @@ class Preset:
 
 PRESETS: dict[str, Preset] = {
     "quick": Preset(
-        "a first look in minutes: few crystals, the fast predictor, short relaxations",
+        "a first look in minutes: few crystals, the fast predictor, short relaxations, no phonons",
         "the fast predictor errs more than the standard one and knows no band gap",
         {
             "run": {"n": 24},
             "relax": {"max_steps": 100},
             "predict": {"model": "fast"},
+            "dossier": {"top": 3, "phonons": 0},
         },
     ),
     "ambient-high-tc": Preset(
@@ -81,7 +82,6 @@ PRESETS: dict[str, Preset] = {
             # Light atoms in open cages take more steps than the heavy frame around them.
             "relax": {"max_steps": 300},
             "hull": {"max_e_hull_eV_atom": 0.15},
-            "predict": {"min_tc_K": 5.0},
         },
     ),
     "2d": Preset(

@@ -46,9 +46,9 @@ def build(settings: Settings) -> list[Stage]:
     ----------
     settings : Settings
     """
+    from onnes.campaign.dossier import dossier_stages
     from onnes.campaign.prescreen import model_hash as prescreen_hash
     from onnes.campaign.prescreen import prescreen, settings_of
-    from onnes.campaign.dossier import dossier_stages
     from onnes.learn.predictors import model_hash
     from onnes.stability.hull import HullReferences
     from onnes.stability.novelty import KnownCrystals
@@ -95,7 +95,10 @@ def build(settings: Settings) -> list[Stage]:
 
 def stage_names(settings: Settings) -> list[str]:
     """Names of the stages of a run in their order, without loading anything."""
-    return [name for name in REVISION if name != "prescreen" or settings.prescreens]
+    names = [name for name in REVISION if name != "prescreen" or settings.prescreens]
+    if settings.dossier.top:
+        names += ["dossier", *(["phonons"] if settings.dossier.phonons else [])]
+    return names
 
 
 def _stage(
