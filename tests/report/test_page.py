@@ -96,7 +96,7 @@ def test_plotly_is_there_once_and_only_when_something_is_drawn(whole, tmp_path):
 
 def test_reading_order(whole):
     ids = [attrs["id"] for attrs in whole.all("section")]
-    assert ids == ["funnel", "charts", "candidates", "structures", "trust", "details"]
+    assert ids == ["funnel", "charts", "elements", "candidates", "structures", "trust", "details"]
 
 
 def test_facts_limits_and_reasons_are_told(whole):
@@ -134,7 +134,7 @@ def test_every_candidate_has_a_view_a_legend_and_its_cif(whole):
 
 def test_charts_have_words(whole):
     charts = [a for a in whole.all("div") if a.get("class") == "chart"]
-    assert len(charts) == 4 == len(whole.all("figcaption"))
+    assert len(charts) == 4 and len(whole.all("figcaption")) == 6
     assert all(a["role"] == "img" and len(a["aria-label"]) > 40 for a in charts)
     assert "1 candidate with unknown energy above the hull not shown" in whole.text
 

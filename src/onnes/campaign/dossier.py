@@ -43,7 +43,7 @@ MU_STARS = tuple(round(0.06 + 0.02 * k, 2) for k in range(8))
 #: Points kept of a curve on a page, and of a path through the Brillouin zone.
 CURVE_POINTS, PATH_POINTS = 200, 160
 #: alpha2F is kept up to the frequency above which less than this share of its band's height is left.
-QUIET = 0.002
+QUIET = 0.02
 
 
 def dossier_stages(settings: Settings) -> list[Stage]:
@@ -148,10 +148,12 @@ def _dossier(item: Item, settings: dict[str, Any]) -> dict[str, Any]:
 
 def _model(item: Item, name: str, structure: Structure, mu_star: float, formula: str) -> list[Any]:
     """One row of ``dossier_models``."""
+    from onnes.crystal.check import flags
     from onnes.crystal.read import Crystal
     from onnes.prediction import predict
 
-    table = predict([Crystal(item.id, structure, "ledger")], mu_star=mu_star, formula=formula, model=name)
+    crystal = Crystal(item.id, structure, "ledger", {"flags": flags(structure)})
+    table = predict([crystal], mu_star=mu_star, formula=formula, model=name)
     row: dict[str, Any] = table.to_dict("records")[0]
     if row["status"] != "ok":
         return [name, *[None] * 8, str(row["reason"])]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from onnes.errors import CrystalError
-from onnes.report.export import cif_name, cif_text, records
+from onnes.report import dossiers
+from onnes.report.export import cif_name, cif_text
 from onnes.report.story import Run, Story
 from onnes.report.tables import interval, novelty_words
 from onnes.report.viewer import view_model
@@ -24,6 +25,11 @@ from onnes.report.words import (
 
 #: Cards that are open at once; the others wait behind a fold, so that a long run stays readable.
 OPEN_CARDS = 24
+#: Rows of the table and cards on a page, so that a browser can hold that of the longest run; the csv has the rest.
+MOST_ROWS, MOST_CARDS = 200, 60
+
+#: A candidate with its row of the table.
+Found = list[tuple[Story, dict[str, Any]]]
 
 #: Heading, kind of sorting (number or text) and whether the column is set right-aligned.
 _COLUMNS = (
@@ -42,15 +48,21 @@ _COLUMNS = (
 )
 
 
-def table(run: Run) -> str:
-    """HTML of the table of candidates, or a paragraph that says why there are none."""
-    found = records(run)
+def table(run: Run, found: Found) -> str:
+    """HTML of the table of candidates, or a paragraph that says why there are none.
+
+    Parameters
+    ----------
+    run : Run
+    found : list of (Story, dict)
+        `onnes.report.export.records` of the run.
+    """
     if not found:
         return f'<section id="candidates">\n<h2>Candidates</h2>\n<p>{_none(run)}</p>\n</section>'
     heads = "".join(
         _heading(title, kind, k == 0 and not run.provisional) for k, (title, kind) in enumerate(_COLUMNS)
     )
-    rows = "\n".join(_row(k, story, record) for k, (story, record) in enumerate(found, start=1))
+    rows = "\n".join(_row(k, story, record) for k, (story, record) in enumerate(found[:MOST_ROWS], start=1))
     order = (
         "not ranked yet; ordered by predicted T<sub>c</sub>"
         if run.provisional
@@ -58,7 +70,7 @@ def table(run: Run) -> str:
     )
     return (
         '<section id="candidates">\n<h2>Candidates</h2>\n'
-        f"<p>{len(found):,} crystal{'' if len(found) == 1 else 's'}, {order}. "
+        f"<p>{len(found):,} crystal{'' if len(found) == 1 else 's'}, {order}. {_cut(len(found))}"
         "Press a heading to sort; a formula leads to its structure.</p>\n"
         '<div class="scroll" tabindex="0" role="region" aria-label="Table of candidates">\n'
         '<table class="sortable"><caption>Candidates with predicted properties</caption>\n'
@@ -66,26 +78,59 @@ def table(run: Run) -> str:
     )
 
 
-def cards(run: Run) -> tuple[list[dict[str, Any]], str]:
-    """Models for the 3D views, and the HTML of one card a candidate."""
-    found = records(run)
-    if not found:
+def cards(found: Found) -> tuple[list[dict[str, Any]], str]:
+    """Models for the 3D views, and the HTML: dossiers of the best, a card for each of the others.
+
+    Parameters
+    ----------
+    found : list of (Story, dict)
+        `onnes.report.export.records` of a run.
+    """
+    shown = found[:MOST_CARDS]
+    if not shown:
         return [], ""
-    models = [view_model(story.structure) for story, _ in found]
-    written = [
-        _card(k, story, record, model)
-        for k, ((story, record), model) in enumerate(zip(found, models, strict=True), start=1)
-    ]
+    models = [view_model(story.structure) for story, _ in shown]
+    deep: list[str] = []
+    flat: list[str] = []
+    for k, ((story, record), model) in enumerate(zip(shown, models, strict=True), start=1):
+        (deep if dossiers.has_dossier(story) else flat).append(_card(k, story, record, model))
+    return models, _dossier_section(deep) + _card_section(flat, bool(deep), len(found) - len(shown))
+
+
+#: How to turn a crystal, in front of the first of them.
+_HANDLING = (
+    "Drag a view to turn it (or use the arrow keys), pinch or press + and − to zoom; the wheel zooms once a view has "
+    "been pressed. Double-press resets it. Radii are drawn small so that bonds show."
+)
+
+
+def _dossier_section(written: list[str]) -> str:
+    if not written:
+        return ""
+    return (
+        '<section id="dossiers">\n<h2>Dossiers</h2>\n<p>A closer look at the best candidates. '
+        f"{_HANDLING}</p>\n{''.join(written)}\n</section>\n"
+    )
+
+
+def _card_section(written: list[str], others: bool, left_out: int) -> str:
+    if not written:
+        return ""
     html = f'<div class="cards">\n{"".join(written[:OPEN_CARDS])}\n</div>'
     if len(written) > OPEN_CARDS:
         rest = "".join(written[OPEN_CARDS:])
         count = len(written) - OPEN_CARDS
         html += f'\n<details><summary>{count:,} more</summary><div class="cards">\n{rest}\n</div></details>'
-    return models, (
-        '<section id="structures">\n<h2>Structures</h2>\n<p>Drag a view to turn it (or use the arrow keys), '
-        "pinch or press + and − to zoom; the wheel zooms once a view has been pressed. Double-press resets it. "
-        f"Radii are drawn small so that bonds show.</p>\n{html}\n</section>"
-    )
+    told = "The other candidates." if others else _HANDLING
+    if left_out:
+        told += f" {left_out:,} more are not drawn; their CIF files lie beside this page."
+    return f'<section id="structures">\n<h2>Structures</h2>\n<p>{told}</p>\n{html}\n</section>'
+
+
+def _cut(count: int) -> str:
+    if count <= MOST_ROWS:
+        return ""
+    return f"The first {MOST_ROWS:,} are shown; candidates.csv beside this page has all of them. "
 
 
 def _none(run: Run) -> str:
@@ -116,10 +161,12 @@ def _row(position: int, story: Story, record: dict[str, Any]) -> str:
     outside = record["in_domain"] is False
     domain = {True: "inside", False: "outside"}.get(record["in_domain"], "unknown")
     link = _cif_link(position, story, record, "CIF")
+    formula = subscript_html(record["formula"])
+    if position <= MOST_CARDS:
+        formula = f'<a href="#c{position}">{formula}</a>'
     cells = [
         _number(record["rank"], show(record["rank"], 0)),
-        f'<th scope="row" data-v="{escape(record["formula"])}"><a href="#c{position}">'
-        f"{subscript_html(record['formula'])}</a></th>",
+        f'<th scope="row" data-v="{escape(record["formula"])}">{formula}</th>',
         f'<td data-v="{_value(record["space_group_number"])}">{_space_group(record)}</td>',
         _number(record["tc_K"], f"<strong>{show(record['tc_K'], 1)}</strong>"),
         _number(record["tc_low_K"], interval(record["tc_low_K"], record["tc_high_K"])),
@@ -190,13 +237,44 @@ def _card(position: int, story: Story, record: dict[str, Any], model: dict[str, 
         f"Unit cell of {record['formula']} with {atoms} atom{'' if atoms == 1 else 's'}, elements "
         + ", ".join(name for name, *_ in model["elements"])
     )
-    facts = "".join(f"<div><dt>{k}</dt><dd>{v}</dd></div>" for k, v in _card_facts(story, record))
+    deep = dossiers.has_dossier(story)
+    # A dossier has a part of its own for the hull.
+    facts = "".join(
+        f"<div><dt>{k}</dt><dd>{v}</dd></div>"
+        for k, v in _card_facts(story, record)
+        if not deep or k != "Hull phases"
+    )
+    if deep:
+        return _dossier(position, story, record, _Drawn(formula, number, flag, legend, label, facts))
     return (
         f'<article class="card" id="c{position}" data-id="{escape(story.id)}">\n'
         f'<h3><span class="rank">{number}</span> {formula} '
         f'<span class="sg">{_space_group(record)}</span>{flag}</h3>\n'
         f'<canvas class="view" data-model="{position - 1}" tabindex="0" role="img" '
         f'aria-label="{escape(label)}"></canvas>\n<ul class="legend">{legend}</ul>\n<dl>{facts}</dl>\n</article>\n'
+    )
+
+
+class _Drawn(NamedTuple):
+    """HTML of the pieces that a card and a dossier share."""
+
+    formula: str
+    number: str
+    flag: str
+    legend: str
+    label: str
+    facts: str
+
+
+def _dossier(position: int, story: Story, record: dict[str, Any], d: _Drawn) -> str:
+    return (
+        f'<article class="dossier" id="c{position}" data-id="{escape(story.id)}">\n'
+        f'<h3><span class="rank">{d.number}</span> {d.formula} '
+        f'<span class="sg">{_space_group(record)}</span>{d.flag}</h3>\n'
+        f'<p class="verdict">{escape(dossiers.summary(story, record))}</p>\n<div class="parts">\n'
+        f'<div class="part"><canvas class="view" data-model="{position - 1}" tabindex="0" role="img" '
+        f'aria-label="{escape(d.label)}"></canvas>\n<ul class="legend">{d.legend}</ul></div>\n'
+        f'<div class="part"><h4>Facts</h4><dl>{d.facts}</dl></div>\n{dossiers.parts(story, record)}</div>\n</article>\n'
     )
 
 
@@ -213,7 +291,10 @@ def _card_facts(story: Story, record: dict[str, Any]) -> list[tuple[str, str]]:
         ("Density", show(record["density_g_cm3"], 2, "g/cm³") if finite(record["density_g_cm3"]) else ""),
         ("Hull phases", subscript_html(str(record["decomposition"] or ""))),
         ("Novelty", escape(novelty_words(record))),
-        ("Superconductor, not insulator or magnet", "" if likely is None else f"{100 * likely:.0f} %"),
+        (
+            "Classifier",
+            "" if likely is None else f"{100 * likely:.0f} % superconductor, not insulator or magnet",
+        ),
         ("Domain", escape(str(note or ""))),
         ("Caution", escape(str(warning or ""))),
         ("Id", escape(story.id)),

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from onnes.errors import InputError
-from onnes.report import candidates, facts
-from onnes.report.export import write_text
+from onnes.report import candidates, elements, facts, learning, models
+from onnes.report.export import records, write_text
 from onnes.report.figures import Chart, charts
 from onnes.report.story import LedgerLike, Run, read_run
 from onnes.report.tables import funnel_rows, headline
@@ -59,23 +59,26 @@ def page_html(ledger: LedgerLike | Run) -> str:
     """Build the report as text; everything that comes from the ledger is escaped."""
     run = read_run(ledger)
     drawn = charts(run)
-    models, cards = candidates.cards(run)
+    found = records(run)
+    views, cards = candidates.cards(found)
     plotted = any(chart.spec["data"] for chart in drawn)
-    data = {"charts": {c.key: c.spec for c in drawn if c.spec["data"]}, "models": models}
+    data = {"charts": {c.key: c.spec for c in drawn if c.spec["data"]}, "models": views}
     parts = [
         _head(run),
         '<body>\n<a class="skip" href="#candidates">Skip to the candidates</a>\n<main>',
         _summary(run),
         _funnel(run),
         _charts(drawn),
-        candidates.table(run),
+        elements.maps(run),
+        learning.section(run),
+        candidates.table(run, found),
         cards,
         _trust(run),
         _details(run),
         "</main>",
         f'<script type="application/json" id="data">{script_json(data)}</script>',
         f"<script>{_plotly()}</script>" if plotted else "",
-        f"<script>{_asset('viewer.js')}</script>" if models else "",
+        f"<script>{_asset('viewer.js')}</script>" if views else "",
         f"<script>{_asset('report.js')}</script>",
         "</body>\n</html>\n",
     ]
@@ -186,12 +189,20 @@ def _charts(drawn: list[Chart]) -> str:
 
 
 def _trust(run: Run) -> str:
+    other = models.differing(run)
+    warning = ""
+    if other:
+        warning = (
+            f'<p class="notice">This installation has other versions of: {escape(", ".join(other))}. Errors quoted '
+            "below may not be those of the models that made this run.</p>\n"
+        )
     items = "".join(
         f"<div><h3>{escape(title)}</h3><p>{escape(text)}</p></div>" for title, text in facts.notes(run)
     )
     return (
         '<section id="trust">\n<h2>Before you trust a number</h2>\n<p class="quiet">Model errors quoted here '
-        f'are those of the models shipped with this installation of onnes.</p>\n<div class="notes">{items}</div>\n'
+        f"are those of the models shipped with this installation of onnes.</p>\n{warning}"
+        f'<div class="notes">{items}</div>\n'
         "</section>"
     )
 
@@ -206,8 +217,10 @@ def _details(run: Run) -> str:
     blocks = [
         ("Settings", settings),
         ("Time a stage, over all processes", facts.seconds_words(run)),
+        ("Models and tables", [(f"{u.stage}: {u.name}", f"{u.hash} ({u.here})") for u in models.used(run)]),
         ("Versions", facts.versions(run)),
-        ("Inputs that could not be read", _refused(run)),
+        ("Inputs that could not be read", _refused(run, "refused_inputs")),
+        ("Verifications that were not taken", _refused(run, "unverified")),
     ]
     body = "".join(
         f"<details><summary>{escape(title)}</summary>{definitions(pairs)}</details>"
@@ -217,8 +230,9 @@ def _details(run: Run) -> str:
     return f'<section id="details">\n<h2>How it was run</h2>\n{body}\n</section>' if body else ""
 
 
-def _refused(run: Run) -> list[tuple[str, str]]:
-    entries = run.meta.get("refused_inputs")
+def _refused(run: Run, key: str) -> list[tuple[str, str]]:
+    """Source, message and code of what a run could not use."""
+    entries = run.meta.get(key)
     if not isinstance(entries, list):
         return []
     return [(str(e[0]), f"{e[2]} [{e[1]}]") for e in entries if isinstance(e, list) and len(e) == 3]

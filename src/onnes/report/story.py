@@ -11,6 +11,11 @@ from typing import Any, Protocol
 
 from onnes.report.words import STAGES, finite, reason_code
 
+#: Stages that look closer at candidates without being gates: they refuse nobody, and are no step of the funnel.
+CLOSER = ("dossier", "phonons", "label")
+#: Those of them that a run lists among its stages.
+LISTED = ("dossier", "phonons")
+
 
 class LedgerLike(Protocol):
     """What a report needs from ``onnes.campaign.ledger.Ledger``."""
@@ -62,7 +67,7 @@ class Story:
     @property
     def failed(self) -> Any | None:
         """The verdict that ended the story, or None for a survivor."""
-        return self.verdicts[-1] if self.verdicts and not self.verdicts[-1].passed else None
+        return next((v for v in self.verdicts if not v.passed and v.stage not in CLOSER), None)
 
     def verdict(self, stage: str) -> Any | None:
         """Return the verdict of ``stage``, or None when the candidate did not get there."""
@@ -76,6 +81,11 @@ class Run:
     stories: list[Story]
     stages: list[str]
     meta: dict[str, Any]
+
+    @property
+    def gates(self) -> list[str]:
+        """The stages that can refuse a crystal."""
+        return [s for s in self.stages if s not in CLOSER]
 
     @cached_property
     def ranked(self) -> list[Story]:
@@ -96,7 +106,7 @@ class Run:
         state = self.meta.get("state")
         if state is not None:
             return bool(state != "finished")
-        asked = set(self.stages)
+        asked = set(self.gates) - {"verify"}
         return any(s.failed is None and not asked <= {v.stage for v in s.verdicts} for s in self.stories)
 
     @cached_property
@@ -128,6 +138,9 @@ def read_run(ledger: LedgerLike | Run) -> Run:
         seen[verdict.stage] += 1
     meta = read_meta(ledger)
     stages = order_stages(seen, meta.get("stages"))
+    if isinstance(meta.get("stages"), list):
+        # A dossier of earlier settings is not one of this run.
+        stages = [s for s in stages if s not in LISTED or s in meta["stages"]]
     stories = []
     for candidate in sorted(ledger.candidates(), key=lambda c: (c.index, c.id)):
         path = _path(by_candidate.get(candidate.id, {}), stages)
@@ -174,7 +187,7 @@ def _path(verdicts: dict[str, Any], stages: list[str]) -> list[Any]:
         if verdict is None:
             continue
         path.append(verdict)
-        if not verdict.passed:
+        if not verdict.passed and stage not in CLOSER:
             break
     return path
 

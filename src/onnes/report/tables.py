@@ -40,6 +40,9 @@ COLUMNS = (
     *_TEXTS,
     "in_domain",
     *_TAIL,
+    "phonon_verdict",
+    "dft_verdict",
+    "dft_tc_K",
     "seed",
     "source",
 )
@@ -66,7 +69,7 @@ def candidate_rows(ledger: LedgerLike | Run) -> pd.DataFrame:
     frame = pd.DataFrame([_row(story) for story in run.final], columns=list(COLUMNS))
     for name in ("rank", "space_group_number", "n_atoms", "seed"):
         frame[name] = pd.array([_integer(v) for v in frame[name]], dtype="Int64")
-    for name in (*_FLOATS, *_TAIL):
+    for name in (*_FLOATS, *_TAIL, "dft_tc_K"):
         frame[name] = frame[name].astype("float64")
     frame.attrs["provisional"] = run.provisional
     return frame
@@ -84,7 +87,7 @@ def funnel_rows(ledger: LedgerLike | Run) -> pd.DataFrame:
     run = read_run(ledger)
     refused = run.meta.get("refused_inputs")
     first = "read" if "read" in run.stages or isinstance(refused, list) else "generate"
-    stages = [first, *[s for s in run.stages if s != first]]
+    stages = [first, *[s for s in run.gates if s != first]]
     alive = run.stories
     rows: list[dict[str, Any]] = []
     for stage in stages:
@@ -255,6 +258,9 @@ def _row(story: Story) -> dict[str, Any]:
         in_domain=None if in_domain is None else bool(in_domain),
         seed=story.seed,
         source=story.source,
+        phonon_verdict=_text(numbers.get("phonon_verdict")) or None,
+        dft_verdict=_text(numbers.get("verify_verdict")) or None,
+        dft_tc_K=finite(numbers.get("verify_tc_K")),
     )
     return row
 

@@ -20,9 +20,10 @@ STAGES: dict[str, tuple[str, str]] = {
     "novel": ("New", "not already in the collection of known crystals"),
     "hull": ("Stable", "formation energy and energy above the convex hull within limits"),
     "predict": ("Superconductor", "predicted critical temperature above the limit"),
-    "phonons": ("Dynamically stable", "no imaginary phonon frequencies"),
     "verify": ("Verified", "electron-phonon calculation from first principles"),
     "rank": ("Candidates", "survivors in order of merit"),
+    "dossier": ("Dossiers", "alpha2F, all models and the nearest known crystal of the best candidates"),
+    "phonons": ("Phonons", "bands and densities of states of the best candidates"),
 }
 
 #: Reason codes in words. A code that is missing here is shown with its hyphens turned into spaces.
@@ -46,6 +47,14 @@ REASONS: dict[str, str] = {
     "chemistry-rare": "contains an element that is too rare",
     "chemistry-too-few-elements": "fewer elements than wanted",
     "chemistry-too-many-elements": "more elements than wanted",
+    "chemistry-missing": "lacks an element that was asked for",
+    "wrong-dimensions": "a slab, chain, molecule or bulk crystal where another was asked for",
+    "not-relaxed": "forces are too large for a crystal that is relaxed already",
+    "classifier": "more likely an insulator or a magnet than an electron-phonon superconductor",
+    "dos-low": "too few electronic states at the Fermi level",
+    "debye-low": "Debye temperature too low",
+    "debye-unknown": "no Debye temperature could be given",
+    "no-bonds": "no atom has a neighbour within reach of the network",
     "duplicate": "same crystal as an earlier one of this run",
     "not-converged": "relaxation did not converge within the allowed steps",
     "diverged": "relaxation left the physical range",
