@@ -3,7 +3,8 @@
 python training/epc/pack.py --features DIR DIR --heads DIR:0,1:0.5 DIR:1:0.5 --out src/onnes/pretrained/epc.safetensors
 
 A part is written HEADS:POTENTIALS:WEIGHT, the potentials by their place in --features. The out-of-fold outputs of the
-fast predictor (training/alignn, packed before) are mixed in with --graph-weight.
+fast predictor (training/alignn, packed before) and of the kernel (kernel.py) are mixed in with the shares of SHARES.
+The card also says what the mixture errs when the shares for a fold are chosen on the four others.
 """
 
 from __future__ import annotations
@@ -17,17 +18,24 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from scoring import baselines, scores
+from safetensors import safe_open
+from safetensors.torch import load_file
+from scoring import baselines, by_id, scores
 
 from data import FOLDS, FORMULA, MU_STAR, SEEDS, Data, fold_of, load
 from onnes.learn.calibrate import Conformal, Space, coverage_report, enough
 from onnes.learn.calibrate import fit as conformal
 from onnes.learn.epc import FLOOR_K, calibrated, tc_of, tc_spread
 from onnes.learn.fold_of import KEY, fold_table
+from onnes.learn.kernel import OUTPUTS
 from onnes.learn.retrieval import Coverage
 from onnes.learn.store import Checkpoint, pretrained
 
 COVERAGE = 0.90
+#: Shares of the graph networks and of the kernel in ln lambda, ln omega_log and ln N(EF); the rest is the heads'.
+SHARES = {"graph": (0.25, 0.30, 0.35), "kernel": (0.30, 0.20, 0.0)}
+#: Shares tried for the nested choice.
+TRIED = np.arange(0.0, 0.61, 0.05)
 #: Ranges of the predicted Tc (K) with quantiles of their own.
 TC_EDGES = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
 #: Share of the calibration crystals whose heads disagree more than the limit of `in_domain`.
@@ -54,20 +62,61 @@ def part(heads: Path, number: int, tensors: dict) -> tuple[dict, np.ndarray]:
 
 
 def graph_outputs(folder: Path, data: Data) -> np.ndarray:
-    """Out-of-fold ln lambda, ln omega_log, ln N(EF)/atom of the graph networks, shape (n, 3).
-
-    training/alignn keeps its rows in the order of their ids.
-    """
-    order = np.argsort(np.array(data.ids))
+    """Out-of-fold ln lambda, ln omega_log, ln N(EF)/atom of the graph networks, shape (n, 3)."""
     out = np.full((len(data.ids), 3), np.nan)
     for k in range(FOLDS):
-        with np.load(folder / f"fast-{k}.npz") as found:
-            rows = order[found["test"]]
-            out[rows] = found["out"]
+        rows, found = by_id(folder / f"fast-{k}.npz", data)
+        out[rows] = found
         if not (data.fold[rows] == k).all():
             raise SystemExit(f"fold {k} of the graph networks is not fold {k} of the heads")
     if not np.isfinite(out).all():
         raise SystemExit("the graph networks have not predicted every crystal out of fold")
+    return out
+
+
+def kernel_outputs(folder: Path, data: Data, tensors: dict) -> tuple[dict, np.ndarray]:
+    """Settings and out-of-fold ln lambda, ln omega_log, shape (n, 2), of the kernel; NaN for JARVIS rows."""
+    path = folder / "kernel.safetensors"
+    tensors.update(load_file(path))
+    with safe_open(path, framework="np") as handle:
+        narrow, wide = json.loads((handle.metadata() or {})["widths"])
+    with np.load(folder / "oof.npz") as found:
+        if list(found["id"]) != data.ids:
+            raise SystemExit("the kernel was trained on other crystals than the heads")
+        out = found["out"]
+    return {"widths": [narrow, wide]}, out
+
+
+def mixed(
+    log: np.ndarray, graphs: np.ndarray, kernel: np.ndarray, g: np.ndarray, k: np.ndarray
+) -> np.ndarray:
+    """Outputs (..., n, 4) of the heads with shares g and k, shape (3,), of the graph networks and the kernel.
+
+    Rows that the kernel does not know (JARVIS: it has learned one convention of labels) share its part out.
+    """
+    known = np.column_stack([kernel, np.zeros(len(kernel))])
+    there = np.isfinite(known)
+    k = k * there
+    g = np.where(there, g, g / (1.0 - np.append(SHARES["kernel"][:OUTPUTS], 0.0)))
+    out = log.copy()
+    out[..., :3] = (1.0 - g - k) * log[..., :3] + g * graphs + k * np.nan_to_num(known)
+    return out
+
+
+def nested(log: np.ndarray, graphs: np.ndarray, kernel: np.ndarray, data: Data) -> np.ndarray:
+    """The mixture (n, 4) with the shares of each fold chosen on the four others, by the MAE of each quantity."""
+    alex, fold = data.source == 0, data.fold
+    out = mixed(log, graphs, kernel, *(np.array(SHARES[n]) for n in ("graph", "kernel")))
+    pairs = [(g, k) for g in TRIED for k in TRIED if g + k <= 0.8]
+    for column, name in enumerate(("lambda", "omega_log_K")):
+        tried = np.array(
+            [(1 - g - k) * log[:, column] + g * graphs[:, column] + k * kernel[:, column] for g, k in pairs]
+        )
+        errors = np.abs(np.exp(tried) - data.truth[name])
+        for number in range(FOLDS):
+            best = errors[:, alex & (fold != number)].mean(1).argmin()
+            test = alex & (fold == number)
+            out[test, column] = tried[best, test]
     return out
 
 
@@ -125,7 +174,7 @@ def cautions(log: np.ndarray, data: Data, keep: np.ndarray) -> dict:
     }
 
 
-def table(log: np.ndarray, data: Data) -> dict:
+def table(log: np.ndarray, data: Data, others: Path) -> dict:
     """Out-of-fold errors of the mixture and of the baselines, in rows of their own where the data differ."""
     mean, alex = log.mean(0), data.source == 0
     weak = data.truth["lambda"] <= 1.2
@@ -138,7 +187,7 @@ def table(log: np.ndarray, data: Data) -> dict:
         "shipped ensemble, JARVIS stable rows (lambda, omega_log)": ~alex,
     }
     out = {name: scores(mean, data, keep) for name, keep in rows.items()}
-    for name, other in baselines(data).items():
+    for name, other in baselines(data, others).items():
         out[name] = scores(other, data, alex)
         out[f"{name}, lambda up to 1.2"] = scores(other, data, alex & weak)
     return out
@@ -150,8 +199,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--potentials", nargs="+", default=["7net-0", "7net-l3i5"])
     parser.add_argument("--layers", nargs="+", default=["1,2,4", "1,2,3,4"])
     parser.add_argument("--heads", nargs="+", required=True)
-    parser.add_argument("--graphs", type=Path, required=True, help="folder of fast-FOLD.npz")
-    parser.add_argument("--graph-weight", type=float, default=0.35)
+    parser.add_argument(
+        "--graphs", type=Path, required=True, help="folder of fast-FOLD.npz and trees-FOLD.npz"
+    )
+    parser.add_argument("--kernel", type=Path, required=True, help="folder of kernel.safetensors")
     parser.add_argument("--oof", type=Path, help="also write the out-of-fold predictions to this csv")
     parser.add_argument("--out", type=Path, required=True)
     return parser.parse_args()
@@ -193,11 +244,19 @@ def main() -> None:
         parts.append({**settings, "potentials": potentials, "weight": float(weight)})
         log = log + float(weight) * one
     graphs = graph_outputs(args.graphs, data)
-    w, alone = args.graph_weight, log.mean(0)
-    alex = data.source == 0
-    only_graphs = np.column_stack([graphs, alone[:, 3]])
-    parts_alone = {"heads": scores(alone, data, alex), "graph networks": scores(only_graphs, data, alex)}
-    log[..., :3] = (1.0 - w) * log[..., :3] + w * graphs
+    kernel_settings, kernel = kernel_outputs(args.kernel, data, tensors)
+    alone, alex = log.mean(0), data.source == 0
+    g, k = (np.array(SHARES[n]) for n in ("graph", "kernel"))
+    parts_alone = {
+        "heads": scores(alone, data, alex),
+        "graph networks": scores(np.column_stack([graphs, alone[:, 3]]), data, alex),
+        "kernel": scores(np.column_stack([kernel, alone[:, 2:]]), data, alex),
+        "mixture, shares chosen on the other folds": scores(nested(alone, graphs, kernel, data), data, alex),
+        "heads and graph networks (0.65, 0.35)": scores(
+            mixed(alone, graphs, np.full_like(kernel, np.nan), np.full(3, 0.35) * (1 - k), k), data, alex
+        ),
+    }
+    log = mixed(log, graphs, kernel, g, k)
     if args.oof:
         write_predictions(args.oof, log, data)
     calibration, coverage, limits = calibrate(log, data, alex)
@@ -212,7 +271,7 @@ def main() -> None:
     card = {
         "data": "Alexandria electron-phonon rows and dynamically stable JARVIS-SC rows (label source is an input)",
         "n": len(data.ids),
-        "command": "training/epc/features.py, train.py, pack.py; see training/epc/README.md",
+        "command": "training/epc/features.py, train.py, kernel.py, pack.py; see training/epc/README.md",
         "cross_validation": {
             "split": f"{FOLDS} folds, whole reduced formulas, numpy seed 0",
             "data_hash": [p.pop("data_hash") for p in parts],
@@ -220,7 +279,8 @@ def main() -> None:
             "epochs": [p.pop("epochs") for p in parts],
             "mu_star": MU_STAR,
             "formula": FORMULA,
-            "table": table(log, data),
+            "table": table(log, data, args.graphs),
+            "shares": SHARES,
             "alone": parts_alone,
             "parts_of_the_heads_alone": [p.pop("alexandria") for p in parts],
         },
@@ -232,12 +292,18 @@ def main() -> None:
             "share_of_lambda_errors_within_lambda_std": round(float((std_error <= 1.0).mean()), 3),
         },
         "note": "The shipped ensemble holds the networks of all folds; the errors above are of the 3 heads of one fold"
-        " of each part and of the one graph network of that fold. The weights were chosen on the same folds.",
+        " of each part, of the one graph network and of the kernel of that fold. The shares were chosen on the same"
+        " folds; 'mixture, shares chosen on the other folds' was not. The components of the kernel come from the"
+        " features of all crystals, which know no label.",
         "environment": {"torch": torch.__version__, "python": platform.python_version()},
     }
     model = {
         "parts": parts,
-        "graph": {"weight": w, "hash": Checkpoint.load(pretrained("fast.safetensors"), "epc-fast").hash},
+        "graph": {
+            "weight": SHARES["graph"],
+            "hash": Checkpoint.load(pretrained("fast.safetensors"), "epc-fast").hash,
+        },
+        "kernel": {**kernel_settings, "weight": SHARES["kernel"], "potentials": list(args.potentials)},
         "members": FOLDS * SEEDS,
         "calibration": {k: v.to_dict() for k, v in calibration.items()},
         "caution": cautions(log, data, alex),

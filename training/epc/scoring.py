@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from sklearn.metrics import average_precision_score
 
-from data import FOLDS, FORMULA, MU_STAR, Data, labels
-from onnes.learn.baselines import baseline, fit_predict
-from onnes.learn.descriptors import cell_of
+from data import FOLDS, FORMULA, MU_STAR, Data
 from onnes.learn.epc import omega_2, tc_of
 
 
@@ -46,7 +46,7 @@ def scores(log: np.ndarray, data: Data, keep: np.ndarray) -> dict:
         ("omega_2_K", omega_2(log), w2),
         ("dos_ef_states_eV_atom", np.exp(log[:, 2]), dos),
     ):
-        known = np.isfinite(actual)
+        known = np.isfinite(actual) & np.isfinite(predicted)
         if known.any():
             error = np.abs(predicted - actual)[known]
             out[name] = {
@@ -62,21 +62,28 @@ def scores(log: np.ndarray, data: Data, keep: np.ndarray) -> dict:
     return out
 
 
-def baselines(data: Data) -> dict[str, np.ndarray]:
-    """Out-of-fold log outputs (n, 4) of the constant and of the package's extra-trees on composition and cell."""
-    from pymatgen.core import Structure
+def by_id(path: Path, data: Data) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and outputs of a file of training/alignn, which keeps its crystals in the order of their ids."""
+    order = np.argsort(np.array(data.ids))
+    with np.load(path) as found:
+        return order[found["test"]], found["out"]
 
-    known = labels()
-    rows = [known[i][1] for i in data.ids]
-    cells = np.stack([cell_of(Structure(r["lattice"], r["species"], r["frac"])) for r in rows])
+
+def baselines(data: Data, folder: Path) -> dict[str, np.ndarray]:
+    """Out-of-fold log outputs (n, 4) of the constant and of the package's extra-trees on composition and cell.
+
+    The trees (lambda and omega_log; omega_2/omega_log is the constant) are those of training/alignn/baselines.py, in
+    the same folds: `folder` holds trees-FOLD.npz.
+    """
     fold, alex = data.fold, data.source == 0
-    out = {n: np.zeros_like(data.y) for n in ("constant median", "extra-trees on composition and cell")}
-    trees = out["extra-trees on composition and cell"]
+    constant = np.zeros_like(data.y)
     for k in range(FOLDS):
-        train, test = np.flatnonzero((fold != k) & alex), np.flatnonzero(fold == k)
-        out["constant median"][test] = np.nanmedian(data.y[train], 0)
-        for column in range(data.y.shape[1]):
-            y = data.y[:, column]
-            usable = train[np.isfinite(y[train])]
-            trees[test, column] = fit_predict(baseline("trees"), cells, y, usable, test, seed=k)
-    return out
+        constant[fold == k] = np.nanmedian(data.y[(fold != k) & alex], 0)
+    trees = constant.copy()
+    trees[:, 2] = np.nan
+    for k in range(FOLDS):
+        rows, out = by_id(folder / f"trees-{k}.npz", data)
+        if not (fold[rows] == k).all():
+            raise SystemExit(f"fold {k} of the trees is not fold {k} of the heads")
+        trees[rows, :2] = out[:, :2]
+    return {"constant median": constant, "extra-trees on composition and cell": trees}

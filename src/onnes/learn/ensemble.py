@@ -1,4 +1,4 @@
-"""The standard electron-phonon predictor: heads on frozen features mixed with graph networks, calibrated together."""
+"""The standard electron-phonon predictor: heads and a kernel on frozen features, mixed with graph networks."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from onnes.learn.calibrate import Conformal
 from onnes.learn.epc import TARGETS, EpcPrediction, FloatArray, calibrated
 from onnes.learn.fast import FastEpc, FastInput
 from onnes.learn.features import AtomFeatures, FrozenPotential, by_potential, padded
+from onnes.learn.kernel import AtomKernel
 from onnes.learn.store import Checkpoint, pretrained
 from onnes.nets.property_head import HeadSettings, PropertyHead
 
@@ -116,8 +117,16 @@ class EpcEnsemble:
         self.parts = [Part(self.checkpoint, k) for k in range(len(settings["parts"]))]
         #: Potentials that have to be evaluated, with the layers to read.
         self.potentials = {name: layers for p in self.parts for name, layers in p.potentials.items()}
-        self.graph_weight: float = settings["graph"]["weight"]
+        #: Share of the graph networks in the first three of `TARGETS`.
+        self.graph_weight = np.asarray(settings["graph"]["weight"], dtype=float)
         self.graph_hash: str = settings["graph"]["hash"]
+        self.kernel: AtomKernel | None = None
+        # A mixture without a kernel is valid, too (files of earlier versions).
+        if "kernel" in settings:
+            of = settings["kernel"]
+            self.kernel = AtomKernel.read(self.checkpoint.tensors, of["widths"])
+            self.kernel_weight = np.array(of["weight"], dtype=float)
+            self.kernel_potentials: list[str] = of["potentials"]
         self.calibration = {k: Conformal.from_dict(v) for k, v in settings["calibration"].items()}
         self.caution: dict[str, Any] = settings["caution"]
         self.spread_limit: float = settings["spread_limit"]
@@ -184,8 +193,8 @@ class EpcEnsemble:
     def outputs(self, crystals: Sequence[Seen]) -> FloatArray:
         """Outputs of every member in the order of `TARGETS`, shape (members, n, 4).
 
-        A member is the weighted mean of one head of each part, mixed with the graph network of the same fold;
-        omega_2/omega_log comes from the heads alone.
+        A member is the weighted mean of one head of each part, mixed with the graph network and the kernel of the
+        same fold; omega_2/omega_log comes from the heads alone, N(EF) from heads and graph networks.
 
         Parameters
         ----------
@@ -195,11 +204,23 @@ class EpcEnsemble:
         for part in self.parts:
             result += part.weight * part.outputs(crystals)
         graphs = self.fast.outputs([c.graph for c in crystals])
-        per_fold = self.members // len(graphs)
-        kinds = graphs.shape[-1]
-        result[..., :kinds] *= 1.0 - self.graph_weight
-        result[..., :kinds] += self.graph_weight * np.repeat(graphs, per_fold, axis=0)
+        per_fold, kinds = self.members // len(graphs), graphs.shape[-1]
+        shares = [(self.graph_weight, np.repeat(graphs, per_fold, axis=0))]
+        if self.kernel is not None:
+            alike = np.repeat(self._kernel(self.kernel, crystals), per_fold, axis=0)
+            shares.append((self.kernel_weight, alike))
+        result[..., :kinds] *= 1.0 - sum(weight for weight, _ in shares)
+        for weight, found in shares:
+            few = found.shape[-1]
+            result[..., :few] += np.broadcast_to(weight, (kinds,))[:few] * found
         return result
+
+    def _kernel(self, kernel: AtomKernel, crystals: Sequence[Seen]) -> FloatArray:
+        """Outputs of the kernel of each fold, shape (folds, n, 2)."""
+        features = [
+            np.concatenate([c.features[name].x for name in self.kernel_potentials], axis=1) for c in crystals
+        ]
+        return kernel.outputs(features, [c.numbers for c in crystals])
 
     def predict(
         self,
