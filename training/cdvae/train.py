@@ -2,7 +2,7 @@
 
 Data: the file that training/generate/crystals.py packs (or perov_5.npz, carbon_24.npz of the same layout). Needs numpy,
 torch and safetensors only. Writes DIR/last.pt every two minutes and DIR/cdvae.safetensors at the end; the
-latent prior is added by training/cdvae/pack.py.
+latent prior is added by training/cdvae/latents.py.
 """
 
 from __future__ import annotations

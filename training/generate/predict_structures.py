@@ -26,12 +26,9 @@ from ase.data import atomic_numbers, chemical_symbols
 sys.path.insert(0, str(Path(__file__).parent))
 from prototypes import MATCHERS, read_templates, split_of, structure_of
 
-from onnes.crystal.families import constrain
-from onnes.crystal.wyckoff import LETTERS, Described, Site
-from onnes.crystal.wyckoff_table import wyckoff_positions
 from onnes.generate.asked import SamplerSettings
-from onnes.generate.orbits import Frame
-from onnes.generate.prototypes import Templates, prototype_of, substitute
+from onnes.generate.prototypes import Templates, substitute
+from onnes.generate.ranking import frame_of, key_of
 from onnes.generate.shares import share
 from onnes.generate.site_sampling import Wish
 from onnes.generate.symmetric import SymmetricSampler
@@ -41,25 +38,6 @@ WEIGHT = 1.0
 GUESSES = 6
 
 Key = tuple[Any, ...]
-
-
-def key_of(frame: Frame) -> Key:
-    """The same for all descriptions of one occupation of one prototype."""
-    sites = tuple(
-        Site(LETTERS[i], chemical_symbols[z], (0.1,) * wyckoff_positions(frame.number)[i].freedom)
-        for i, z in zip(frame.letters, frame.kinds, strict=True)
-    )
-    cell = constrain(frame.number, (5.0, 5.5, 6.0, 80.0, 85.0, 95.0))
-    prototype, orders = prototype_of(Described(frame.number, sites, cell))
-    return prototype.number, prototype.sites, prototype.amounts, orders
-
-
-def frame_of(crystal: Described) -> Frame:
-    return Frame(
-        crystal.number,
-        tuple(LETTERS.index(s.letter) for s in crystal.sites),
-        tuple(atomic_numbers[s.element] for s in crystal.sites),
-    )
 
 
 def amounts(species: list[str]) -> dict[int, int]:

@@ -16,7 +16,8 @@ def generate(
     model: str = typer.Option(
         "symmetric",
         "--model",
-        help="symmetric (space group first), joint (diffusion of everything together) or cdvae (autoencoder).",
+        help="symmetric (space group first), joint (diffusion of everything together), cdvae (autoencoder) or "
+        "prototypes (known crystals with exchanged elements; needs --templates and --formula).",
     ),
     elements: str = typer.Option("", "--elements", help="Only these, e.g. B,C,N."),
     exclude: str = typer.Option("", "--exclude", help="None of these, e.g. Tc,U."),
@@ -35,16 +36,26 @@ def generate(
         "--steps",
         help="Sampling steps; fewer are faster and rougher. The model's own number by default.",
     ),
+    ranked: bool = typer.Option(
+        False,
+        "--ranked",
+        help="Structure prediction: the likeliest crystals of --formula, ranked by votes and energy, best first.",
+    ),
+    templates: Path = typer.Option(
+        None, "--templates", help="Known crystals (file or folder) for --ranked or --model prototypes."
+    ),
 ) -> None:
     """Draw crystals, unrelaxed, one CIF each; whatever is asked for is obeyed, nothing is filtered afterwards."""
+    from onnes.errors import SettingsError
     from onnes.generate.asked import SamplerSettings
     from onnes.generate.write import write_crystals
 
     wanted, unwanted = (
         tuple(e.strip() for e in text.split(",") if e.strip()) for text in (elements, exclude)
     )
+    substituted = model == "prototypes"
     settings = SamplerSettings(
-        model=model,
+        model="symmetric" if substituted else model,
         steps=steps,
         elements=wanted,
         exclude=unwanted,
@@ -55,6 +66,24 @@ def generate(
         guidance=guidance,
         temperature=temperature,
     )
+    if ranked or substituted:
+        if settings.model != "symmetric":
+            raise SettingsError("bad-setting", "--ranked needs --model symmetric or prototypes")
+        from onnes.cli.generate_ranked import run
+
+        written = run(
+            out,
+            n,
+            seed,
+            settings,
+            drawn=not substituted,
+            ranked=ranked,
+            templates=templates,
+        )
+        typer.echo(f"{written} crystals of {settings.formula} in {out}, best first")
+        return
+    if templates is not None:
+        raise SettingsError("bad-setting", "--templates needs --ranked or --model prototypes")
     done = 0
     for done in write_crystals(out, n, seed, settings):
         if done % 48 == 0:

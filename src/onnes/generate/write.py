@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pymatgen.io.cif import CifWriter
 
@@ -15,6 +15,9 @@ from onnes.errors import InputError
 from onnes.generate.asked import SamplerSettings
 from onnes.generate.models import open_sampler
 from onnes.generate.sampling import BLOCK
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
 
 
 def write_crystals(
@@ -31,14 +34,38 @@ def write_crystals(
         ``cannot-write``, ``damaged-manifest``.
     """
     sampler = open_sampler(settings, model)
+    claim(out, {"weights": sampler.checkpoint.hash, "seed": seed, **facts_of(settings)})
+    done = 0
+    for start in range(0, n, BLOCK):
+        stop = min(start + BLOCK, n)
+        missing = [i for i in range(start, stop) if not _path(out, i).exists()]
+        drawn = dict(sampler.sample(start, stop, seed)) if missing else {}
+        for i in range(start, stop):
+            if i in missing:
+                write_cif(out, i, drawn[i])
+            done += 1
+            yield done
+
+
+def facts_of(settings: SamplerSettings) -> dict[str, Any]:
+    """Settings as a manifest holds them."""
+    return {**asdict(settings), "elements": list(settings.elements), "exclude": list(settings.exclude)}
+
+
+def claim(out: Path, facts: dict[str, Any]) -> None:
+    """Take a folder for a run, or find that it is this run's.
+
+    Raises
+    ------
+    InputError
+        As `write_crystals`.
+    """
     if out.exists() and not out.is_dir():
         raise InputError("not-a-folder", f"{out} is a file; --out takes a folder")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError("cannot-write", f"cannot make {out}: {error.strerror}") from None
-    facts = {"model": sampler.checkpoint.hash, "seed": seed, **asdict(settings)}
-    facts.update(elements=list(settings.elements), exclude=list(settings.exclude))
     manifest = out / "manifest.txt"
     if manifest.exists():
         if _read(manifest) != facts:
@@ -48,17 +75,13 @@ def write_crystals(
     else:
         with atomic_text(manifest) as handle:
             handle.write(json.dumps(facts, indent=1) + "\n")
-    done = 0
-    for start in range(0, n, BLOCK):
-        stop = min(start + BLOCK, n)
-        missing = [i for i in range(start, stop) if not _path(out, i).exists()]
-        drawn = dict(sampler.sample(start, stop, seed)) if missing else {}
-        for i in range(start, stop):
-            if i in missing:
-                with atomic_text(_path(out, i)) as handle:
-                    handle.write(str(CifWriter(drawn[i], significant_figures=8)))
-            done += 1
-            yield done
+
+
+def write_cif(out: Path, index: int, structure: Structure) -> Path:
+    """Publish one crystal, whole or not at all."""
+    with atomic_text(_path(out, index)) as handle:
+        handle.write(str(CifWriter(structure, significant_figures=8)))
+    return _path(out, index)
 
 
 def _read(manifest: Path) -> Any:

@@ -1,0 +1,170 @@
+"""Ranking of candidates: votes and energy, equal crystals merged, what is asked for kept."""
+
+from __future__ import annotations
+
+import json
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from pymatgen.core import Lattice, Structure
+from typer.testing import CliRunner
+
+from onnes.cli.main import app
+from onnes.crystal.read import read
+from onnes.crystal.wyckoff import describe
+from onnes.errors import SettingsError
+from onnes.generate.asked import SamplerSettings
+from onnes.generate.prototypes import Templates, template
+from onnes.generate.ranking import (
+    Candidate,
+    candidates,
+    frame_of,
+    key_of,
+    lowest,
+    merged,
+    ranked,
+    with_energies,
+)
+from onnes.generate.symmetric import SymmetricSampler
+
+
+def crystal(group, a, one, two, frac):
+    return Structure.from_spacegroup(group, Lattice.cubic(a), [one, two], [[0, 0, 0], frac])
+
+
+def rock_salt(a=5.6, one="Na", two="Cl"):
+    return crystal(225, a, one, two, [0.5, 0, 0])
+
+
+def caesium_chloride(a=3.6, one="Na", two="Cl"):
+    return crystal(221, a, one, two, [0.5, 0.5, 0.5])
+
+
+def test_key_is_that_of_the_crystal_and_not_of_its_description():
+    one = rock_salt()
+    shifted = one.copy()
+    shifted.translate_sites(range(len(one)), [0.5, 0.5, 0.5])  # the other element at the origin
+    keys = {key_of(frame_of(describe(s, canonical=False))) for s in (one, shifted, rock_salt(4.0))}
+    assert len(keys) == 1
+    assert key_of(frame_of(describe(caesium_chloride()))) not in keys
+
+
+def test_votes_energy_and_both_rank_differently():
+    usual = Candidate(rock_salt(), 0.9, 0.8, -3.00)
+    low = Candidate(caesium_chloride(), 0.05, 0.0, -3.10)
+    assert ranked([low, usual], math.inf) == [usual, low]
+    assert ranked([usual, low], 0.0) == [low, usual]
+    # ln(1.7 / 0.05) = 3.53: worth 0.1 eV/atom where the scale is below 0.0284 eV/atom.
+    assert ranked([usual, low], 0.027)[0] is low and ranked([usual, low], 0.030)[0] is usual
+
+
+def test_equal_crystals_become_one_with_their_votes_added():
+    same = [
+        Candidate(rock_salt(5.6), 0.2, 0.0, -3.000),
+        Candidate(rock_salt(5.7), 0.0, 0.3, -3.001),
+        Candidate(caesium_chloride(), 0.1, 0.0, -2.9),
+        Candidate(rock_salt(5.65), 0.0, 0.1, -2.5),
+    ]
+    found = merged(same)
+    assert [c.energy_eV_atom for c in found] == [-3.001, -2.9, -2.5]
+    assert found[0].drawn == pytest.approx(0.2) and found[0].substituted == pytest.approx(0.3)
+
+
+class Spring:
+    """A potential with its minimum at a volume per atom; one that knows no caesium."""
+
+    def __init__(self, volume):
+        self.volume = volume
+
+    def attempt(self, structures):
+        for s in structures:
+            if "Cs" in s.symbol_set:
+                yield ValueError("Cs")
+            else:
+                strain = math.log(s.volume / len(s) / self.volume)
+                yield SimpleNamespace(energy_eV_atom=-3.0 + 5.0 * strain**2)
+
+
+def test_candidates_take_the_volume_of_lowest_energy():
+    given = rock_salt(5.6)
+    volume = given.volume / len(given)
+    (near,) = with_energies([Candidate(given, 0.5, 0.0)], Spring(1.05 * volume))
+    assert near.structure.volume == pytest.approx(1.05 * given.volume)
+    assert near.energy_eV_atom == pytest.approx(-3.0)
+    # No further than the parabola can be trusted, and the candidate given is left as it was.
+    (far,) = with_energies([Candidate(given, 0.5, 0.0)], Spring(1.5 * volume))
+    assert far.structure.volume == pytest.approx(math.exp(0.12) * given.volume)
+    assert given.volume == pytest.approx(5.6**3)
+
+
+def test_a_candidate_without_energy_is_left_out():
+    pair = [Candidate(caesium_chloride(4.1, "Cs", "Cl"), 0.4, 0.0), Candidate(rock_salt(), 0.5, 0.0)]
+    found = with_energies(pair, Spring(20.0))
+    assert math.isnan(found[0].energy_eV_atom) and math.isfinite(found[1].energy_eV_atom)
+    assert [c.drawn for c in merged(found)] == [0.5]
+
+
+def test_energies_that_curve_downwards_give_the_lowest_of_them():
+    assert lowest([-1.0, -0.5, -1.2]) == (0.06, -1.2)
+    assert lowest([-1.0, -1.1, -1.2]) == (0.06, -1.2)
+    assert all(math.isnan(x) for x in lowest([-1.0, math.nan, -1.2]))
+
+
+@pytest.fixture(scope="module")
+def known():
+    return Templates(
+        [template("MgO", rock_salt(4.2, "Mg", "O")), template("CsBr", caesium_chloride(4.3, "Cs", "Br"))]
+    )
+
+
+def test_candidates_have_the_composition_and_come_from_both_sources(known):
+    sampler = SymmetricSampler(SamplerSettings(formula="NaCl", steps=2))
+    found = candidates(sampler, known, draws=12)
+    assert {c.structure.composition.reduced_formula for c in found} == {"NaCl"}
+    assert sum(c.substituted for c in found) == pytest.approx(1.0)
+    # Those drawn once or twice are kept only among the first: their shares do not add up to one.
+    assert 0 < sum(c.drawn for c in found) <= 1.0
+    assert [c.votes for c in found] == sorted((c.votes for c in found), reverse=True)
+    again = candidates(sampler, known, draws=12)
+    assert [c.votes for c in again] == [c.votes for c in found]
+    assert all(
+        np.allclose(a.structure.lattice.matrix, b.structure.lattice.matrix)
+        for a, b in zip(found, again, strict=True)
+    )
+
+
+def test_candidates_keep_group_and_number_of_atoms(known):
+    sampler = SymmetricSampler(SamplerSettings(formula="NaCl", space_group=221, atoms=2, steps=2))
+    found = candidates(sampler, known, draws=4)
+    assert [(describe(c.structure).number, len(c.structure)) for c in found] == [(221, 2)]
+    assert found[0].substituted > 0 and found[0].drawn == 1.0
+
+
+def test_ranking_needs_a_formula():
+    with pytest.raises(SettingsError) as refused:
+        candidates(SymmetricSampler(SamplerSettings(steps=2)))
+    assert refused.value.code == "no-formula"
+
+
+def test_prototypes_are_a_mode_of_the_command(tmp_path):
+    templates = tmp_path / "known"
+    templates.mkdir()
+    rock_salt(6.6, "K", "Br").to(filename=str(templates / "KBr.cif"))
+    caesium_chloride(4.3, "Cs", "Br").to(filename=str(templates / "CsBr.cif"))
+    Structure(Lattice.cubic(3.6), ["Cu"], [[0, 0, 0]]).to(filename=str(templates / "Cu.cif"))
+    out = tmp_path / "out"
+    command = ["generate", "--model", "prototypes", "--formula", "NaCl", "--n", "2", "--out", str(out)]
+    runner = CliRunner()
+    assert runner.invoke(app, [*command, "--templates", str(templates)]).exit_code == 0
+    found = {c.id: describe(c.structure).number for c in read([out]) if hasattr(c, "structure")}
+    assert found == {"g000000": 225, "g000001": 221}  # K is nearer to Na than Cs
+    table = (out / "ranking.csv").read_text().splitlines()
+    assert table[0].startswith("id,atoms,space_group") and len(table) == 3
+    assert json.loads((out / "manifest.txt").read_text())["model"] == "prototypes"
+    # Done already: nothing is computed again; without templates there is nothing to start from.
+    (templates / "KBr.cif").touch()
+    assert runner.invoke(app, [*command, "--templates", str(templates)]).exit_code == 0
+    refused = runner.invoke(app, [*command[:-1], str(tmp_path / "new")])
+    assert refused.exit_code != 0

@@ -1,0 +1,137 @@
+"""Structure prediction ranked by votes and energy, on the JARVIS-SC formulas.
+
+    python training/generate/rank_structures.py --data DATA --templates T.jsonl --split val --first 40 --out val.json
+    python training/generate/rank_structures.py --data DATA --templates T.jsonl --split test --out test.json
+
+Candidates and ranking are those of `onnes generate --ranked` (`onnes.generate.ranking`). Beside both sources together:
+the generator alone and prototype substitution alone, ranked in the same way. The scale of the energy was chosen on
+validation rows. Candidates are kept line by line beside --out (.jsonl); rerun to resume.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from pymatgen.core import Structure
+
+sys.path.insert(0, str(Path(__file__).parent))
+from prototypes import MATCHERS, read_templates, split_of, structure_of
+
+from onnes.generate.asked import SamplerSettings
+from onnes.generate.prototypes import Templates
+from onnes.generate.ranking import DRAWS, SCALE, Candidate, candidates, merged, ranked, with_energies
+from onnes.generate.shares import share
+from onnes.generate.site_sampling import Wish
+from onnes.generate.symmetric import SymmetricSampler
+from onnes.learn.features import FrozenPotential
+
+SCALES = (math.inf, 0.4, 0.2, 0.1, 0.05, 0.025, 0.0)
+SOURCES = {"substitution": {"drawn": 0.0}, "generator": {"substituted": 0.0}, "both": {}}
+
+
+def line_of(c: Candidate, truth: Structure) -> dict[str, Any]:
+    """What is kept of a candidate: votes, energy, and whether it matches."""
+    known = math.isfinite(c.energy_eV_atom)
+    return {
+        "drawn": c.drawn,
+        "substituted": c.substituted,
+        "energy": c.energy_eV_atom if known else None,
+        "match": {m: bool(x.fit(truth, c.structure)) for m, x in MATCHERS.items()},
+        "structure": c.structure.as_dict(),
+    }
+
+
+def scored(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Match rates of every source: as proposed, and ranked with each scale."""
+    out: dict[str, Any] = {}
+    for name, without in SOURCES.items():
+        lists: dict[str, list[list[dict[str, bool]]]] = {}
+        for row in rows:
+            matches: dict[int, dict[str, bool]] = {}
+            found = []
+            for kept in row["candidates"]:
+                structure = Structure.from_dict(kept["structure"])
+                energy = math.nan if kept["energy"] is None else kept["energy"]
+                c = replace(Candidate(structure, kept["drawn"], kept["substituted"], energy), **without)
+                if c.votes > 0:
+                    matches[id(structure)] = kept["match"]
+                    found.append(c)
+            plain = sorted(found, key=lambda c: -c.votes)
+            lists.setdefault("as proposed", []).append([matches[id(c.structure)] for c in plain])
+            single = merged(found)
+            for scale in SCALES:
+                best = [matches[id(c.structure)] for c in ranked(single, scale)]
+                lists.setdefault(f"scale {scale:g}", []).append(best)
+        for way, each in lists.items():
+            for label, count in (("first", 1), ("any of four", 4)):
+                for m in MATCHERS:
+                    hits = sum(any(h[m] for h in x[:count]) for x in each)
+                    out[f"{name}, {way}, {label}, {m}"] = share(hits, len(rows)).to_dict()
+    return out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--templates", type=Path, required=True)
+    parser.add_argument("--split", choices=("val", "test"), required=True)
+    parser.add_argument("--first", type=int, help="only so many rows")
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = split_of(args.data, args.split)[: args.first]
+    cache = args.out.with_suffix(".jsonl")
+    done = {json.loads(line)["id"] for line in cache.open()} if cache.exists() else set()
+    left = [row for row in rows if row["id"] not in done]
+    if left:
+        work(args, left, cache)
+    wanted = {row["id"] for row in rows}
+    lines = [line for line in map(json.loads, cache.open()) if line["id"] in wanted]
+    result = {
+        "split": f"jarvis_supercon split_atomgen={args.split}",
+        "n": len(lines),
+        "candidates": sum(len(x["candidates"]) for x in lines) / len(lines),
+        "mean_cpu_s": {k: sum(x["cpu_s"][k] for x in lines) / len(lines) for k in ("candidates", "energies")},
+        "scale_eV_atom": SCALE,
+        "match": scored(lines),
+    }
+    args.out.write_text(json.dumps(result, indent=1) + "\n")
+    for name, found in result["match"].items():
+        print(f"{name}: {found['value']:.3f} ({found['low']:.3f} to {found['high']:.3f})")
+
+
+def work(args: argparse.Namespace, rows: list[dict[str, Any]], cache: Path) -> None:
+    splits = ("val", "test") if args.split == "val" else ("test",)
+    held = {r["formula"] for s in splits for r in split_of(args.data, s)}
+    known = Templates(read_templates(args.templates, held))
+    sampler = SymmetricSampler(SamplerSettings())
+    potential = FrozenPotential()
+    for row in rows:
+        began = time.process_time()
+        sampler.wish = Wish(formula=formula_of(row))
+        found = candidates(sampler, known, draws=DRAWS)
+        proposed = time.process_time()
+        found = with_energies(found, potential)
+        cpu = {"candidates": proposed - began, "energies": time.process_time() - proposed}
+        kept = [line_of(c, structure_of(row)) for c in found]
+        with cache.open("a") as stream:
+            line = {"id": row["id"], "formula": row["formula"], "cpu_s": cpu, "candidates": kept}
+            stream.write(json.dumps(line) + "\n")
+        print(row["formula"], len(found), {k: round(v, 1) for k, v in cpu.items()}, flush=True)
+
+
+def formula_of(row: dict[str, Any]) -> dict[int, int]:
+    composition = structure_of(row).composition.reduced_composition
+    return {int(e.Z): round(n) for e, n in sorted(composition.items(), key=lambda pair: pair[0].Z)}
+
+
+if __name__ == "__main__":
+    main()
