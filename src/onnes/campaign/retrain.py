@@ -1,11 +1,11 @@
-"""What labels teach the predictor: a Gaussian process on its standardised errors.
+"""What labels teach the predictor: a Gaussian process on its errors.
 
 The shipped predictors have seen thousands of crystals; a campaign adds tens of labels, which are too few to train them
-again without forgetting and enough to see where they err. The error of the score, log10(Tc + 0.3 K), in units of the
-predicted standard deviation, is a Gaussian process (Rasmussen and Williams, *Gaussian Processes for Machine Learning*,
-2006, chapters 2 and 5) with three parts: one offset, one slope in the predicted score (what was chosen for its high
-prediction is mostly too high), and a smooth function of the descriptors of `onnes.learn.descriptors.invariant_of`.
-Whether it is used at all is decided by cross-validation over formulas.
+again without forgetting and enough to see where they err. The error of the score, log10(Tc + 0.3 K), is a Gaussian
+process (Rasmussen and Williams, *Gaussian Processes for Machine Learning*, 2006, chapters 2 and 5) with three parts: an
+offset, a slope in the predicted score (what was chosen for its high prediction is mostly too high; not continued beyond
+the labels), and a smooth function of the descriptors of `onnes.learn.descriptors.invariant_of`. The rest is noise, more
+where the shipped predictor is less sure. Whether it is used at all is decided by cross-validation over formulas.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ KIND = "tc-correction"
 LEAST_FORMULAS = 5
 #: Folds of the cross-validation at most.
 FOLDS = 10
+#: Least width of the range of predicted scores over which a slope is worth learning.
+LEAST_WIDTH = 0.2
 #: Between these the spread is scaled by what cross-validation finds.
 SCALES = (0.5, 3.0)
 #: Kernel parameters tried: variances in units of the mean square error, lengths in units of the median distance.
@@ -41,7 +43,7 @@ _GRID = {
     "slope": (0.0, 0.5),
     "local": (0.0, 0.5, 1.0),
     "length": (0.25, 0.5, 1.0),
-    "noise": (0.1, 0.3, 1.0),
+    "noise": (0.03, 0.1, 0.3, 1.0),
 }
 
 
@@ -122,20 +124,24 @@ class Process:
         self.rows, self.kernel = rows, kernel
         self.center, self.spread, self.level, self.width = center, spread, level, width
         self.p, self.x = self._scaled(rows.mean, rows.x)
-        self.z = (rows.truth - rows.mean) / rows.std
-        noisy = kernel.matrix(self.p, self.x, self.p, self.x) + np.diag(kernel.noise / rows.weight)
-        self.factor = cho_factor(noisy + 1e-9 * np.eye(len(rows)), lower=True)
-        self.alpha = cho_solve(self.factor, self.z)
+        self.error = rows.truth - rows.mean
+        self.unit = float(np.mean(rows.std**2))
+        noise = kernel.noise * rows.std**2 / self.unit / rows.weight
+        noisy = kernel.matrix(self.p, self.x, self.p, self.x) + np.diag(noise)
+        self.factor = cho_factor(noisy + 1e-9 * kernel.noise * np.eye(len(rows)), lower=True)
+        self.alpha = cho_solve(self.factor, self.error)
 
     def _scaled(self, mean: Floats, x: Floats) -> tuple[Floats, Floats]:
         used = self.spread > 0
-        return (mean - self.level) / self.width, (x[:, used] - self.center[used]) / self.spread[used]
+        # A slope between the predictions that were labelled says nothing about those beyond them.
+        within = np.clip(mean, self.rows.mean.min(), self.rows.mean.max())
+        return (within - self.level) / self.width, (x[:, used] - self.center[used]) / self.spread[used]
 
     @property
     def evidence(self) -> float:
         """Log marginal likelihood of the labels, up to a constant."""
         half = float(np.log(np.diag(self.factor[0])).sum())
-        return -0.5 * float(self.z @ self.alpha) - half
+        return -0.5 * float(self.error @ self.alpha) - half
 
     def corrected(self, mean: Floats, std: Floats, x: Floats) -> tuple[Floats, Floats]:
         """Mean and standard deviation of the score after correction, noise of one label included.
@@ -150,17 +156,16 @@ class Process:
         cross = self.kernel.matrix(p, scaled, self.p, self.x)
         shift = cross @ self.alpha
         seen = solve_triangular(self.factor[0], cross.T, lower=True)
-        left = self.kernel.variance(p) - (seen**2).sum(0) + self.kernel.noise
-        return mean + std * shift, std * np.sqrt(np.maximum(left, 1e-6))
+        known = np.maximum(self.kernel.variance(p) - (seen**2).sum(0), 0.0)
+        return mean + shift, np.sqrt(known + self.kernel.noise * std**2 / self.unit)
 
 
 def condition(rows: Learnt) -> Process:
     """The process whose kernel makes the labels most likely."""
     center, spread = rows.x.mean(0), rows.x.std(0)
     spread = np.where(spread > 1e-9, spread, 0.0)
-    level, width = float(rows.mean.mean()), max(float(rows.mean.std()), 0.05)
-    z = (rows.truth - rows.mean) / rows.std
-    size = float(np.clip(np.mean(z**2), 0.1, 100.0))
+    level, width = float(rows.mean.mean()), max(float(rows.mean.std()), LEAST_WIDTH)
+    size = max(float(np.mean((rows.truth - rows.mean) ** 2)), LEAST_STD**2)
     median = _median_distance((rows.x - center)[:, spread > 0] / spread[spread > 0])
     best: Process | None = None
     for values in product(*_GRID.values()):

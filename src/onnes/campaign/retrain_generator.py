@@ -101,7 +101,8 @@ def groups_of(examples: Sequence[Example]) -> Groups:
             "letters": letters,
             "kinds": kinds,
             "log_tc": np.array([e.log_tc for e in part], np.float32),
-            "stable": np.zeros(len(part), np.int64),
+            # As the sampler asks: stable.
+            "stable": np.ones(len(part), np.int64),
             "weight": np.array([e.weight for e in part], np.float32),
         }
         out[int(most)] = {name: torch.as_tensor(value) for name, value in arrays.items()}
@@ -109,7 +110,7 @@ def groups_of(examples: Sequence[Example]) -> Groups:
 
 
 def nats(net: Any, examples: Sequence[Example]) -> float:
-    """Mean negative log-likelihood of symbols given their Tc, other conditions hidden, in nats a crystal."""
+    """Mean negative log-likelihood of symbols given their Tc and stability, in nats a crystal."""
     if not examples:
         return float("nan")
     total, count = 0.0, 0
