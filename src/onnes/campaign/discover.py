@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from onnes.campaign.dossier_verify import attach_all
 from onnes.campaign.engine import check_engine, open_engine
 from onnes.campaign.funnel import Silent, Watcher, run_funnel
 from onnes.campaign.ledger import Ledger, ledger_file, now
@@ -41,7 +42,7 @@ def discover(
     settings : Settings, dict, path of a TOML file, or None
         None means the defaults, or the settings of the run that is resumed.
     out : path
-        Folder of the run: ledger, ``candidates/``, ``candidates.csv``, ``report.html``.
+        Folder of the run: ledger, ``candidates/``, ``candidates.csv``, ``references.bib``, ``report.html``.
     resume : bool
         Continue the run in `out` if there is one. Without it an existing run is an error.
     watcher : Watcher, optional
@@ -90,6 +91,7 @@ def discover(
             run_funnel(ledger, stages, workers, watcher)
         workers.close(kill=False)
         ledger.update_meta({"state": state, "finished": now(), "peak_memory_MB": peak_memory_MB(workers)})
+        attach_all(ledger, out)
         return publish(ledger, out)
 
 
@@ -112,13 +114,14 @@ def _held(out: Path) -> dict[str, Any] | None:
 
 
 def publish(ledger: Ledger, out: Path) -> pd.DataFrame:
-    """Write what a person reads of a run: CIF files, table, page. Only the ledger is read."""
+    """Write what a person reads of a run: CIF files, table, what to cite, page. Only the ledger is read."""
     from onnes.report.export import export
     from onnes.report.page import write_page
     from onnes.report.tables import candidate_rows
 
     export(ledger, "cif", out / "candidates")
     export(ledger, "csv", out / "candidates.csv")
+    export(ledger, "bib", out / "references.bib")
     write_page(ledger, out / "report.html")
     return candidate_rows(ledger)
 

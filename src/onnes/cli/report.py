@@ -21,7 +21,7 @@ def report(
 
 def export(
     run: Path = typer.Argument(..., help="Folder of the run, or its ledger file."),
-    format: str = typer.Option(..., "--format", help="cif, extxyz, ase, csv or optimade."),
+    format: str = typer.Option(..., "--format", help="cif, extxyz, ase, csv, parquet, optimade or bib."),
     out: Path = typer.Option(..., "--out", help="Folder for cif, file for the others."),
 ) -> None:
     """Write the candidates of a run in a format that other programs read."""

@@ -1,4 +1,4 @@
-"""Candidates of a run as files other programs open: CIF, extxyz, ASE database, csv, OPTIMADE json."""
+"""Candidates of a run as files other programs open, and what to cite for them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnes.errors import CrystalError, InputError
+from onnes.errors import CrystalError, InputError, SettingsError
 from onnes.report.story import LedgerLike, Run, Story, read_run
 from onnes.report.tables import candidate_rows
 from onnes.report.words import finite
@@ -37,7 +37,8 @@ def export(ledger: LedgerLike | Run, format: str, out: str | os.PathLike[str]) -
         Ledger of the run.
     format : str
         ``cif`` (a folder of files ``rank_formula_id.cif``), ``extxyz``, ``ase`` (SQLite database),
-        ``csv`` or ``optimade`` (JSON in the shape of an OPTIMADE ``/structures`` response).
+        ``csv``, ``parquet`` (needs pyarrow), ``optimade`` (JSON in the shape of an OPTIMADE ``/structures`` response)
+        or ``bib`` (BibTeX of the methods and data the run used).
     out : path
         Folder for ``cif``, file for all others.
 
@@ -50,6 +51,8 @@ def export(ledger: LedgerLike | Run, format: str, out: str | os.PathLike[str]) -
     ------
     InputError
         ``unknown-format``, or ``cannot-write`` when the place cannot be written to.
+    SettingsError
+        ``missing-extra``: parquet without pyarrow.
     """
     if format not in FORMATS:
         raise InputError("unknown-format", f"unknown format {format!r}; use one of {', '.join(FORMATS)}")
@@ -193,6 +196,30 @@ def _export_csv(run: Run, path: Path) -> list[Path]:
     ]
 
 
+def _export_parquet(run: Run, path: Path) -> list[Path]:
+    """The table of the csv with its types: whole numbers stay whole, unknown is null."""
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise SettingsError(
+            "missing-extra", "parquet needs pyarrow: pip install 'onnes[parquet]', or use --format csv"
+        ) from None
+    frame = candidate_rows(run)
+    for name in frame.columns:
+        if frame[name].dtype == object:
+            # A column without any value has no type of its own.
+            frame[name] = frame[name].astype("boolean" if name == "in_domain" else "string")
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    return [write_atomic(path, lambda temporary: pq.write_table(table, temporary))]
+
+
+def _export_bib(run: Run, path: Path) -> list[Path]:
+    from onnes.report.citations import bibliography
+
+    return [write_text(path, bibliography(run))]
+
+
 def _export_optimade(run: Run, path: Path) -> list[Path]:
     entries = [optimade_entry(story, record, run.meta) for story, record in records(run)]
     document = {
@@ -307,5 +334,7 @@ FORMATS: dict[str, Callable[[Run, Path], list[Path]]] = {
     "extxyz": _export_extxyz,
     "ase": _export_ase,
     "csv": _export_csv,
+    "parquet": _export_parquet,
+    "bib": _export_bib,
     "optimade": _export_optimade,
 }
