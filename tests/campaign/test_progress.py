@@ -26,6 +26,16 @@ def test_lines_of_a_log_say_what_was_done():
     assert lines[1].startswith("1/2 check: 5/5, 4 passed, 1 out")
 
 
+def test_more_crystals_than_expected_are_counted():
+    text = io.StringIO()
+    with Progressing(["read"], Console(file=text, width=200)) as watcher:
+        watcher.begin("read", 2, 0)
+        for _ in range(5):
+            watcher.advance("read", 1, 0)
+        watcher.end("read")
+    assert text.getvalue().startswith("1/1 read: 5/5, 5 passed")
+
+
 def test_terminal_shows_a_bar():
     text = io.StringIO()
     with Progressing(["relax"], Console(file=text, width=200, force_terminal=True)) as watcher:

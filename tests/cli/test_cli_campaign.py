@@ -9,11 +9,13 @@ import sqlite3
 import pytest
 from typer.testing import CliRunner
 
+from onnes.campaign.funnel import Outcome, Stage, run_funnel
 from onnes.campaign.ledger import MOST_ATTEMPTS, Candidate, Ledger, Verdict
 from onnes.campaign.models import fingerprints
 from onnes.campaign.settings import Settings
 from onnes.cli.main import app
 from onnes.errors import LedgerError, SettingsError
+from onnes.parallel import Workers
 
 STAGES = ["check", "relax", "predict", "rank"]
 MGB2 = {"lattice": [[3, 0, 0], [0, 3, 0], [0, 0, 3]], "species": ["Mg", "B", "B"], "frac": [[0, 0, 0]] * 3}
@@ -190,3 +192,40 @@ def test_a_run_without_stages_or_candidates(tmp_path):
         ledger.add_candidates([Candidate("a", 0, MGB2)])
     assert "no stage has begun" in call("why", tmp_path / "new", "a")
     assert "it has none yet" not in str(error(LedgerError, "why", tmp_path / "new", "b"))
+
+
+def test_what_is_retried_is_done_again_and_nothing_else(tmp_path):
+    asked = []
+
+    def process(items):
+        asked.append(sorted(i.id for i in items))
+        # What was refused the first time passes once the cause is gone.
+        refused = {"g000001": "steps"} if len(asked) == 1 else {}
+        return [Outcome(i.id, i.id not in refused, refused.get(i.id, "")) for i in items]
+
+    stage = Stage("relax", process)
+    with Ledger.create(tmp_path / "run") as ledger, Workers(1) as workers:
+        ledger.add_candidates([Candidate(f"g{k:06d}", k, MGB2) for k in range(3)])
+        assert [i.id for i in run_funnel(ledger, [stage], workers)] == ["g000000", "g000002"]
+    call("retry", tmp_path / "run", "g000001")
+    with Ledger.open(tmp_path / "run") as ledger, Workers(1) as workers:
+        assert len(run_funnel(ledger, [stage], workers)) == 3
+        assert asked == [["g000000", "g000001", "g000002"], ["g000001"]]
+        assert [(v.passed, v.reason) for v in ledger.history("g000001")] == [(False, "steps"), (True, "")]
+
+
+def test_rounds_of_active_learning_are_told(run):
+    with Ledger.open(run) as ledger:
+        entry = {
+            "round": 1,
+            "n_candidates": 48,
+            "n_chosen": 8,
+            "n_labelled": 7,
+            "n_hits": 2,
+            "best_tc_K": 11.25,
+        }
+        ledger.set_meta("rounds", [entry])
+        ledger.add_verdicts([verdict(0, "label", label_tc_K=11.25)])
+    text = call("status", run)
+    assert "round 1: 48 candidates, 8 chosen, 7 labelled, 2 hits, best Tc 11.2 K" in text
+    assert re.search(r"label +1 +1 +0 +0", text)
