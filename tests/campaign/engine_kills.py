@@ -127,6 +127,7 @@ class Campaign:
     folder: Path
     rng: random.Random
     part: dict[str, Any]
+    environment: dict[str, str] | None = None
     rows: list[dict[str, Any]] = field(default_factory=list)
     repeated: set[tuple[str, str]] = field(default_factory=set)
 
@@ -140,7 +141,9 @@ class Campaign:
         """Start a driver; its output goes to a file: what outlives it must not hold a pipe open."""
         command = [sys.executable, __file__, "drive", str(self.run), str(self.log), json.dumps(self.part)]
         with open(self.folder / "output", "ab") as output:
-            self.driver = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
+            self.driver = subprocess.Popen(
+                command, stdout=output, stderr=output, start_new_session=True, env=self.environment
+            )
 
     def wait_for(self, count: int) -> bool:
         """Wait until so many crystals were asked about; False when the campaign ended before."""
@@ -213,10 +216,16 @@ class Campaign:
             os.kill(pid, signal.SIGKILL)
 
 
-def attack(folder: Path, victims: list[str], seed: int, part: dict[str, Any]) -> Campaign:
+def attack(
+    folder: Path,
+    victims: list[str],
+    seed: int,
+    part: dict[str, Any],
+    environment: dict[str, str] | None = None,
+) -> Campaign:
     """Run one campaign, killing the victims one after the other at random moments."""
     rng = random.Random(seed)
-    campaign = Campaign(folder, rng, part)
+    campaign = Campaign(folder, rng, part, environment)
     # Answers are 60 of the first stage and about 50 of the second; what is done again comes on top.
     moments = sorted(rng.sample(range(4, 90), len(victims)))
     try:

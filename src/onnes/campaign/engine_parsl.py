@@ -231,7 +231,9 @@ class ParslEngine:
         from parsl.config import Config
 
         shape = self.shape
-        init = f"export PATH={shlex.quote(_scripts())}:$PATH\n{THREADS}\nexport {VARIABLE}={token}"
+        init = (
+            f"export PATH={shlex.quote(_scripts())}:$PATH\n{THREADS}\nexport SPT_NOENV=1 {VARIABLE}={token}"
+        )
         self._executor = _executor_class()(
             label=f"onnes-{token}",
             provider=shape.provider(init),
@@ -338,7 +340,8 @@ def _scripts() -> str:
 
 def _interchange(token: str, log: Path) -> list[str]:
     """Command of the interchange: in a session of its own, dead with the driver, silent on its streams."""
-    line = ["env", f"{VARIABLE}={token}"]
+    # Parsl gives it a title, which is written over its environment if that is not forbidden.
+    line = ["env", "SPT_NOENV=1", f"{VARIABLE}={token}"]
     line += ["setsid"] if shutil.which("setsid") else []  # Ctrl-C is the driver's.
     # The kernel ends it with the thread that started it. Without this (macOS) it ends at the next start.
     line += ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
