@@ -316,7 +316,8 @@ def test_processes_of_pw_get_pools(desk):
     plan = desk.plan()
     paths = {p: f"/opt/{p}" for p in Program}
     line = Programs(paths, 4).command(plan.steps[0])
-    assert line[0] == "mpirun" and line[line.index("-nk") + 1] == "4"
+    assert line[:3] == ["setpriv", "--pdeathsig", "TERM"] or not shutil.which("setpriv")
+    assert "mpirun" in line and line[line.index("-nk") + 1] == "4"
     assert Programs(paths, 4).command(plan.steps[3]) == ["/opt/ph.x", "-in", "ph.in"]
     assert ("--allow-run-as-root" in line) == (os.geteuid() == 0)
 
@@ -325,4 +326,58 @@ def test_program_is_ended_when_the_run_stops(tmp_path):
     code, failure = execute(
         ["sleep", "30"], tmp_path, tmp_path / "out", floor_MB=0.0, stopped=lambda: True, look_s=0.05
     )
-    assert failure.reason is Reason.STOPPED and code == -signal.SIGKILL
+    assert failure.reason is Reason.STOPPED and code == -signal.SIGTERM
+
+
+def test_a_program_that_ignores_the_request_is_killed(tmp_path, monkeypatch):
+    monkeypatch.setattr("onnes.dft.programs.PATIENCE_S", 0.3)
+    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); open('deaf', 'w'); time.sleep(60)"
+    code, _ = execute(
+        [sys.executable, "-c", deaf],
+        tmp_path,
+        tmp_path / "out",
+        floor_MB=0.0,
+        stopped=(tmp_path / "deaf").exists,
+        look_s=0.05,
+    )
+    assert code == -signal.SIGKILL
+
+
+@pytest.mark.skipif(shutil.which("mpirun") is None, reason="mpirun is not installed")
+@pytest.mark.parametrize("how", ["stopped", "killed"])
+def test_no_rank_outlives_the_run(tmp_path, how):
+    seconds = f"{60 + os.getpid() / 1e7:.7f}"
+    root = ["--allow-run-as-root"] if os.geteuid() == 0 else []
+    command = ["mpirun", *root, "--oversubscribe", "-n", "2", "sleep", seconds]
+    command = [*(["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []), *command]
+    code = (
+        "from pathlib import Path; from onnes.dft.programs import execute; "
+        f"execute({command!r}, Path(), Path('out'), floor_MB=0.0, stopped=Path('stop').exists, look_s=0.1)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path)
+    assert _until(lambda: len(_sleeping(seconds)) == 2, 120)
+    if how == "stopped":
+        (tmp_path / "stop").touch()
+    else:
+        parent.kill()
+    parent.wait(60)
+    assert _until(lambda: not _sleeping(seconds), 20), "ranks run on"
+
+
+def _sleeping(seconds: str) -> list[str]:
+    wanted = f"sleep\0{seconds}\0".encode()
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if (folder / "cmdline").read_bytes() == wanted:
+                found.append(folder.name)
+        except OSError:
+            continue
+    return found
+
+
+def _until(true, seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while not true() and time.monotonic() < end:
+        time.sleep(0.05)
+    return bool(true())

@@ -22,6 +22,8 @@ from onnes.errors import InputError
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 #: Seconds between looks at a running program and at the free disk.
 LOOK_S = 1.0
+#: Seconds a program has to end when it is asked to.
+PATIENCE_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,9 @@ class Programs:
             return line
         # Without pools the FFT is divided, which for small cells takes twice as long.
         launcher = ["mpirun", *(["--allow-run-as-root"] if os.geteuid() == 0 else [])]
+        if shutil.which("setpriv"):
+            # Killed with its parent, mpirun would leave its ranks running; asked to end, it ends them.
+            launcher = ["setpriv", "--pdeathsig", "TERM", *launcher]
         return [*launcher, "-n", str(self.processes), line[0], "-nk", str(self.processes), *line[1:]]
 
 
@@ -135,12 +140,16 @@ def execute(
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kill a program with all it started: QE has nothing worth saving that a restart would trust."""
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    deadline = time.monotonic() + 10.0
-    while process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
+    """End a program with all it started: QE has nothing worth saving that a restart would trust.
+
+    Asked first, because the ranks of a killed mpirun are in groups of their own and run on.
+    """
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, number)
+        deadline = time.monotonic() + PATIENCE_S
+        while process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
 
 
 def _die_with_parent() -> None:
