@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -59,6 +60,26 @@ def test_train_and_resume(data, tmp_path):
     assert more.returncode == 0, more.stderr
     second = Checkpoint.load(out / "model.safetensors", "property")
     assert second.hash != first.hash and second.card["data_hash"] == first.card["data_hash"]
+
+
+def test_two_processes_by_settings_of_lightning_alone(data, tmp_path):
+    """Several devices need no code of ours: here two processes on the CPU, by the variables that Lightning reads."""
+    out = tmp_path / "two"
+    command = [sys.executable, "-m", "onnes.cli.main", "train", "lambda", "--model", "megnet-onnes"]
+    command += ["--data", str(data), "--out", str(out), "--epochs", "2", "--batch", "8"]
+    devices = {"PL_TRAINER_DEVICES": "2", "PL_TRAINER_STRATEGY": "ddp", "PL_TRAINER_ACCELERATOR": "cpu"}
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env={**os.environ, **devices, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "MEMBER: 2/2" in done.stderr
+    found = Checkpoint.load(out / "model.safetensors", "property")
+    assert found.card["validation"]["lambda"]["n"] == found.card["n_val"] == 3
+    assert json.loads(done.stdout)["lambda"]["n"] == 3
 
 
 def test_same_seed_same_weights(data, tmp_path):

@@ -189,6 +189,9 @@ def fit(
             ckpt_path=str(last) if last.exists() else None,
             weights_only=False,
         )
+    if not trainer.is_global_zero:
+        # A process that Lightning started for another device has done its part; the first one writes and reports.
+        raise SystemExit(0)
     best = Path(trainer.checkpoint_callbacks[1].best_model_path)  # type: ignore[attr-defined]
     state = torch.load(best if best.is_file() else last, map_location="cpu", weights_only=False)["state_dict"]
     weights = {k.removeprefix("net."): v for k, v in state.items() if k.startswith("net.")}
