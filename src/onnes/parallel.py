@@ -204,6 +204,8 @@ def completed(
     function: Callable[[Task], Any],
     tasks: Iterable[Task],
     parts: Callable[[Task], Sequence[Task]] = lambda task: [task],
+    *,
+    ahead: int = AHEAD,
 ) -> Iterator[tuple[Task, Any]]:
     """Apply a function to many tasks on an engine, and again to those whose worker died.
 
@@ -216,6 +218,8 @@ def completed(
         Taken as they are needed.
     parts : callable
         What to try instead of a task whose worker died: its parts one by one, so that only the culprit fails again.
+    ahead : int
+        Tasks under way at a time, for each process.
 
     Yields
     ------
@@ -234,7 +238,7 @@ def completed(
 
     more = True
     while more or waiting:
-        while more and len(waiting) < AHEAD * engine.count:
+        while more and len(waiting) < ahead * engine.count:
             try:
                 send(next(todo), 1)
             except StopIteration:

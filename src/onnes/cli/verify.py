@@ -40,6 +40,9 @@ def verify(
         bool, typer.Option("--spin", help="Look for magnetism first where an element may be magnetic.")
     ] = False,
     cores: Annotated[int, typer.Option(min=1, help="q-points side by side, MPI processes of pw.x.")] = 1,
+    engine: Annotated[
+        Path | None, typer.Option(help="TOML file with an [engine] table: who computes the q-points.")
+    ] = None,
     qe: Annotated[Path | None, typer.Option(help="Folder of pw.x, ph.x, q2r.x, matdyn.x.")] = None,
     floor: Annotated[float, typer.Option(min=0.0, help="Free disk that is never used, MB.")] = 500.0,
     mu_star: Annotated[float, typer.Option(help="Coulomb pseudopotential of Tc.")] = 0.10,
@@ -72,6 +75,7 @@ def verify(
         floor,
         mu_star,
         epw_grid if any(epw_grid) else None,
+        engine,
     )
     wishes.check()
     wishes.tier(tier)

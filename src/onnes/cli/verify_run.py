@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from onnes.dft.pseudopotentials import Pseudopotential
     from onnes.dft.run import RunState
     from onnes.dft.tiers import Tier
+    from onnes.parallel import Engine
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Wishes:
     floor_MB: float
     mu_star: float
     epw_grid: tuple[int, int, int] | None = None
+    engine: Path | None = None
 
     def check(self) -> None:
         """Refuse settings that no run can use.
@@ -102,8 +106,17 @@ def executed(
     def report(line: str) -> None:
         typer.echo(f"onnes: {line}", err=True)
 
-    runner = Runner(folder, programs, files, workers=wishes.cores, floor_MB=wishes.floor_MB, report=report)
-    state = runner.run(plan)
+    with _engine(wishes, folder) as engine:
+        runner = Runner(
+            folder,
+            programs,
+            files,
+            workers=wishes.cores,
+            floor_MB=wishes.floor_MB,
+            report=report,
+            engine=engine,
+        )
+        state = runner.run(plan)
     outcome = judge(state, folder, wishes.mu_star)
     try:
         if outcome.results is not None:
@@ -115,6 +128,36 @@ def executed(
         # A disk without room for the tables; the verdict is known and printed.
         report(str(error))
     return outcome, state
+
+
+@contextmanager
+def _engine(wishes: Wishes, folder: Path) -> Iterator[Engine | None]:
+    """Who does the q-points; None: threads of this process. What it runs is on record in ``engine.json``."""
+    if wishes.engine is None:
+        yield None
+        return
+    import json
+    from contextlib import suppress
+
+    from onnes.campaign.engine import open_engine
+    from onnes.campaign.engine_leftovers import end_leftovers
+    from onnes.campaign.settings import Settings, read_toml
+    from onnes.data.files import atomic_text
+    from onnes.dft.run import only_one
+
+    part = Settings.from_dict({"engine": read_toml(wishes.engine).get("engine", {})}).engine
+    record = folder / "engine.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    with only_one(folder), suppress(OSError, ValueError):
+        # Of a driver that is gone: one that lives holds the folder.
+        end_leftovers(json.loads(record.read_text(encoding="utf-8")))
+
+    def note(entry: dict[str, Any]) -> None:
+        with atomic_text(record) as stream:
+            stream.write(json.dumps(entry) + "\n")
+
+    with open_engine(part, wishes.cores, folder, None, note) as engine:
+        yield engine
 
 
 def fermi_of(folder: Path) -> float | None:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from onnes.data.files import atomic_text
@@ -29,6 +30,7 @@ from onnes.dft.pw_output import parse_pw
 from onnes.dft.scratch import parse_scf_record
 from onnes.dft.step_checks import DENSE_RECORD, check_step, read_output, text_of
 from onnes.errors import DataError
+from onnes.parallel import Engine, WorkerDiedError, completed
 
 Report = Callable[[str], None]
 #: A disk with less free than this is full, MB.
@@ -37,6 +39,8 @@ FULL_MB = 1.0
 MOMENT_MUB = 0.05
 #: Reasons that are findings about the crystal and not failures of the run.
 FINDINGS = (Reason.INSULATOR, Reason.MAGNETIC)
+#: Reasons that the other q-points would meet as well.
+WALLS = (Reason.DISK_FULL, Reason.OUT_OF_MEMORY)
 _SHORT_FILES = (Reason.FILE, Reason.TRUNCATED, Reason.NOTHING)
 
 
@@ -90,6 +94,8 @@ class Runner:
         Gets one line for each step.
     look_s : float
         Seconds between looks at running programs.
+    engine : Engine, optional
+        Does the q-points instead of this machine; its workers see the folder. The other steps run here.
     """
 
     folder: Path
@@ -99,6 +105,7 @@ class Runner:
     floor_MB: float = 500.0
     report: Report = lambda line: None
     look_s: float = LOOK_S
+    engine: Engine | None = None
     steps: list[StepState] = field(default_factory=list)
     _stop: threading.Event = field(default_factory=threading.Event)
 
@@ -120,7 +127,7 @@ class Runner:
             ``in-use``: another process runs in the folder; ``cannot-write``.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        with _only_one(self.folder):
+        with only_one(self.folder):
             plan.write(self.folder, self.pseudos)
             failure, final = self._all(plan)
             status = "done" if failure is None else "failed"
@@ -197,6 +204,8 @@ class Runner:
         return self._step(plan, _named(plan, "scf"))
 
     def _phonons(self, plan: Plan, steps: list[Step]) -> Failure | None:
+        if self.engine is not None:
+            return self._phonons_elsewhere(plan, steps, self.engine)
         with ThreadPoolExecutor(self.workers) as pool:
             try:
                 found = list(pool.map(lambda step: self._one_q(plan, step), steps))
@@ -205,6 +214,29 @@ class Runner:
                 raise
         return next((f for f in found if f is not None and f.reason is not Reason.STOPPED), None)
 
+    def _phonons_elsewhere(self, plan: Plan, steps: list[Step], engine: Engine) -> Failure | None:
+        """The q-points on an engine, each in a folder of its own and done again from scratch if its worker dies."""
+        task = partial(
+            _q_state, self.folder.absolute(), self.programs, self.pseudos, self.floor_MB, self.look_s, plan
+        )
+        left = list(steps)
+
+        def wanted() -> Iterator[Step]:
+            while left and not self._stop.is_set():
+                yield left.pop(0)
+
+        found = []
+        for step, state in completed(engine, task, wanted(), ahead=1):
+            if isinstance(state, WorkerDiedError):
+                state = StepState(step.name, "failed", Failure(Reason.KILLED, state.message))
+            self.steps.append(state)
+            self.report(f"{step.name}: {state.failure or state.state} ({state.seconds:.0f} s)")
+            found.append(state.failure)
+            if state.failure is not None and state.failure.reason in WALLS:
+                self._stop.set()
+        self.steps += [StepState(step.name, "not-run") for step in left]
+        return next((f for f in found if f is not None), None)
+
     def _one_q(self, plan: Plan, step: Step) -> Failure | None:
         if self._stop.is_set():
             self.steps.append(StepState(step.name, "not-run"))
@@ -212,8 +244,7 @@ class Runner:
         failure = self._step(plan, step)
         if failure is None:
             shutil.rmtree(self.folder / step.folder / "tmp", ignore_errors=True)
-        elif failure.reason in (Reason.DISK_FULL, Reason.OUT_OF_MEMORY):
-            # The others would meet the same wall.
+        elif failure.reason in WALLS:
             shutil.rmtree(self.folder / step.folder / "tmp", ignore_errors=True)
             self._stop.set()
         return failure
@@ -334,6 +365,21 @@ class Runner:
         return fits and check_step(plan, step, self.folder, again=True) is None
 
 
+def _q_state(
+    folder: Path,
+    programs: Programs,
+    pseudos: dict[str, Pseudopotential],
+    floor_MB: float,
+    look_s: float,
+    plan: Plan,
+    step: Step,
+) -> StepState:
+    """Do one q in a worker of an engine, which is done no harm by doing it twice."""
+    runner = Runner(folder, programs, pseudos, floor_MB=floor_MB, look_s=look_s)
+    runner._one_q(plan, step)
+    return runner.steps[-1]
+
+
 def relaxed_plan(plan: Plan, folder: Path, pseudos: dict[str, Pseudopotential]) -> Plan:
     """Plan of the relaxed cell: its own standardisation, grids and inputs, the same cut-offs."""
     from pymatgen.core import Structure
@@ -382,7 +428,7 @@ def _write_state(folder: Path, state: RunState) -> None:
 
 
 @contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
+def only_one(folder: Path) -> Iterator[None]:
     """Keep a second process out of the folder; the kernel frees the lock when this one dies."""
     import fcntl
 

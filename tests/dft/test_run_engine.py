@@ -1,0 +1,126 @@
+"""The q-points of a run on an engine: the same files, whoever is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from test_run import ALL, Desk
+
+from onnes.dft.failures import Reason
+from onnes.errors import DataError
+from onnes.parallel import Workers
+
+Q = ["q001", "q002", "q003"]
+
+
+@pytest.fixture
+def desk(tmp_path):
+    return Desk(tmp_path)
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    """What a run is for, and the records of its steps."""
+    files = [*folder.glob("q*/*.dyn*"), *folder.glob("bands/a2F.dos*"), *folder.glob("*/*.done.json")]
+    return {str(f.relative_to(folder)): f.read_bytes() for f in files}
+
+
+def test_q_points_on_an_engine_leave_the_files_of_a_run_without_one(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    one, two = Desk(tmp_path / "a"), Desk(tmp_path / "b")
+    assert one.run().status == "done"
+    with Workers(2) as engine:
+        state = two.run(engine=engine)
+        assert state.status == "done" and {s.name for s in state.steps} == set(ALL)
+        assert sorted(two.called) == sorted(ALL)
+        assert results(two.folder) == results(one.folder) and len(results(one.folder)) > 10
+        assert two.run(engine=engine).status == "done" and two.called == []
+    assert not list(two.folder.rglob("tmp"))
+
+
+class Dying(Workers):
+    """Loses the worker of the second task as often as it is told, after the program has started."""
+
+    def __init__(self, deaths: int) -> None:
+        super().__init__(2, retries=1)
+        self.deaths, self.asked = deaths, 0
+
+    def submit(self, function, *args):
+        self.asked += 1
+        if self.deaths and args[0].name == "q002":
+            self.deaths -= 1
+            return super().submit(half_of, function, *args)
+        return super().submit(function, *args)
+
+
+def half_of(function, step) -> None:
+    """Leave what a killed attempt leaves: its folder half-filled."""
+    place = Path(function.args[0]) / step.folder
+    (place / "elph_dir").mkdir(parents=True, exist_ok=True)
+    (place / "elph_dir" / "elph.inp_lambda.2").write_text("half of a file")
+    (place / step.output_name).write_text("half of an output")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_q_whose_worker_died_is_done_again_from_scratch(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    one, two = Desk(tmp_path / "a"), Desk(tmp_path / "b")
+    one.run()
+    with Dying(1) as engine:
+        assert two.run(engine=engine).status == "done"
+    assert engine.asked == len(Q) + 1
+    assert results(two.folder) == results(one.folder)
+
+
+def test_a_q_that_kills_its_workers_is_named_and_the_others_are_kept(desk):
+    with Dying(9) as engine:
+        state = desk.run(engine=engine)
+    assert (state.status, state.reason) == ("failed", str(Reason.KILLED))
+    assert {s.name for s in state.steps if s.state == "done"} >= {"q001", "q003"}
+    assert desk.run().status == "done" and desk.called == ["q002", "q2r", "bands", "a2f"]
+
+
+def test_after_a_full_disk_no_further_q_starts(desk, monkeypatch):
+    full = "disk-full"
+
+    class Full(Workers):
+        def submit(self, function, *args):
+            return super().submit(refused, function, *args)
+
+    with Full(1) as engine:
+        state = desk.run(engine=engine)
+    assert (state.status, state.reason) == ("failed", full)
+    assert [(s.name, s.state) for s in state.steps if s.name in Q] == [
+        ("q001", "failed"), ("q002", "not-run"), ("q003", "not-run")
+    ]  # fmt: skip
+
+
+def refused(function, step):
+    from onnes.dft.failures import Failure
+    from onnes.dft.run import StepState
+
+    return StepState(step.name, "failed", Failure(Reason.DISK_FULL, "no room"))
+
+
+@pytest.mark.timeout(600)
+def test_q_points_on_parsl_through_the_settings_of_verify(desk, tmp_path):
+    pytest.importorskip("parsl", reason="needs Parsl: pip install 'onnes[cluster]'")
+    from onnes.cli.verify_run import Wishes, _engine
+    from onnes.dft.run import only_one
+
+    (tmp_path / "e.toml").write_text('[engine]\nkind = "parsl"\nworkers = 2\n')
+    wishes = Wishes(None, None, True, False, None, None, 1, 1.0, 0.1, None, tmp_path / "e.toml")
+    with _engine(wishes, desk.folder) as engine:
+        assert desk.run(engine=engine).status == "done"
+        record = json.loads((desk.folder / "engine.json").read_text())
+        assert record["kind"] == "parsl" and record["token"]
+    assert "token" not in json.loads((desk.folder / "engine.json").read_text())
+    assert sorted(desk.called) == sorted(ALL)
+    # A folder in use keeps its engine: whoever comes second does not end it.
+    with only_one(desk.folder), pytest.raises(DataError, match="in-use"), _engine(wishes, desk.folder):
+        pass
