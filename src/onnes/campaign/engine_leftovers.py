@@ -37,7 +37,7 @@ def end_leftovers(entry: Mapping[str, Any] | None) -> int:
     if not entry or not entry.get("token"):
         return 0
     token = str(entry["token"])
-    jobs = _cancel_jobs(token, [str(j) for j in entry.get("jobs", [])]) if entry.get("kind") == "slurm" else 0
+    jobs = _cancel_jobs(token) if entry.get("kind") == "slurm" else 0
     # Elsewhere its processes end by themselves: with their interchange gone, workers leave after the heartbeat.
     here = entry.get("host") == socket.gethostname()
     return jobs + (_end_processes(token) if here else 0)
@@ -72,14 +72,22 @@ def job_prefix(token: str) -> str:
     return f"parsl.onnes-{token}."
 
 
-def _cancel_jobs(token: str, known: list[str]) -> int:
+def _cancel_jobs(token: str, patience_s: float = 60.0) -> int:
     if shutil.which("scancel") is None:
         return 0
-    waiting = [job for job, name in _jobs() if job in known or name.startswith(job_prefix(token))]
-    if waiting:
+    found = _jobs_of(token)
+    if found:
         with suppress(OSError, subprocess.TimeoutExpired):
-            subprocess.run(["scancel", *waiting], capture_output=True, timeout=60)
-    return len(waiting)
+            subprocess.run(["scancel", *found], capture_output=True, timeout=60)
+    deadline = time.monotonic() + patience_s
+    # A job that is ending may still write into the folder of its task.
+    while found and _jobs_of(token) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    return len(found)
+
+
+def _jobs_of(token: str) -> list[str]:
+    return [job for job, name in _jobs() if name.startswith(job_prefix(token))]
 
 
 def _jobs() -> list[tuple[str, str]]:
