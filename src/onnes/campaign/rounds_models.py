@@ -48,7 +48,8 @@ class Models:
 
 def folder_of(out: Path, k: int) -> Path:
     """Folder of a round."""
-    return out / f"round-{k}"
+    # Absolute: workers on other nodes have a folder of their own.
+    return out.resolve() / f"round-{k}"
 
 
 def prepare(ledger: Ledger, settings: Settings, out: Path, k: int, *, generator: bool) -> Models:
@@ -194,10 +195,10 @@ def _rows(known: list[Known], settings: Settings) -> tuple[Learnt, dict[str, Any
         weight += [1.0] * len(more)
         formula += [record.formula for record, _, _ in more]
     x = descriptors(crystals)
-    good = np.flatnonzero(np.isfinite(x).all(1)) if len(crystals) else np.zeros(0, dtype=int)
+    good = np.flatnonzero(np.isfinite(x).all(1))
     pair = np.array(normal, dtype=float).reshape(-1, 2)
     every = Learnt(
-        x.reshape(len(crystals), -1),
+        x,
         pair[:, 0],
         pair[:, 1],
         np.array(truth, dtype=float),

@@ -186,7 +186,7 @@ class ActivePart(_Part):
     cores: int = Field(default=1, ge=1, le=4096, description="of one onnes verify")
     predictor: bool = Field(default=True, description="correct the predictor by the labels where that helps")
     generator: bool = Field(default=True, description="fine-tune the symmetric generator on the hits")
-    generator_steps: int = Field(default=150, ge=1, le=100_000, description="steps of the fine-tuning")
+    generator_steps: int = Field(default=100, ge=1, le=100_000, description="steps of the fine-tuning")
     data: list[str] = Field(default=[], description="files of records with own labels, for the correction")
 
 
