@@ -149,3 +149,73 @@ def hostile(path: Path) -> Ledger:
         **{**FINISHED, "machine": bad, "versions": {HOSTILE: bad}, "finished": bad},
         refused_inputs=[[bad, HOSTILE, bad]],
     )
+
+
+def dossier_numbers(word: str = "") -> dict[str, Any]:
+    """What the stages ``dossier``, ``phonons`` and ``verify`` leave, every text with a word in it."""
+    omega = [float(k) for k in range(0, 101, 5)]
+    mean = [max(0.0, 1.0 - abs(w - 60) / 40) for w in omega]
+    path = [0.0, 0.1, 0.2, 0.2, 0.3]
+    return {
+        "dossier": {
+            "dossier_models": [
+                ["standard", 0.7, 0.1, 700.0, 20.0, 35.4, 31.4, 41.4, True, word],
+                ["spectrum", 0.8, 0.1, 650.0, 20.0, 38.0, 30.0, 45.0, False, f"far away {word}"],
+                ["fast", 0.6, 0.1, 690.0, 20.0, 25.0, 20.0, 32.0, True, ""],
+                ["trees", *[None] * 8, f"unknown-element{word}"],
+            ],
+            "dossier_known_formula": f"AlB2{word}",
+            "dossier_alpha2F": [omega, mean, [0.7 * v for v in mean], [1.3 * v for v in mean]],
+            "dossier_tc_mu": [
+                [0.08, 0.1, 0.12],
+                [40.0, 38.0, 36.0],
+                [33.0, 30.0, 27.0],
+                [48.0, 45.0, 43.0],
+                [42, 41, None],
+            ],
+            "dossier_tc_formula": f"allen-dynes{word}",
+        },
+        "phonons": {
+            "phonon_verdict": "unstable",
+            "phonon_tolerance_cm1": 5.0,
+            "phonon_worst_cm1": -44.0,
+            "phonon_worst_label": f"K{word}",
+            "phonon_bands": [path, [0.0, 3.0, -5.5, -5.5, 4.0], [0.0, 9.0, 12.0, 12.0, 20.0]],
+            "phonon_ticks": [[0.0, "Γ"], [0.2, f"K|M{word}"], [0.3, "A"]],
+            "phonon_legs": [[0, 2], [3, 4]],
+            "phonon_dos": [
+                [-10.0, 0.0, 10.0, 20.0, 30.0],
+                [0.0, 0.1, 0.4, 0.2, 0.0],
+                [0.0, 0.2, 0.1, 0.1, 0.0],
+            ],
+            "phonon_elements": [f"B{word}", "Mg"],
+            "phonon_potential": f"7net-0{word}",
+            "phonon_supercell": "4x4x4",
+            "phonon_note": f"soft-mode: {word}",
+        },
+        "verify": {
+            "verify_verdict": f"superconductor{word}",
+            "verify_detail": f"lambda 0.9 {word}",
+            "verify_tc_K": 39.0,
+            "verify_lambda": 0.9,
+            "verify_omega_log_K": 660.0,
+            "verify_curve": [[0.01, 0.02, 0.03], [None, 0.95, 0.9]],
+            "verify_alpha2F": [omega, [0.9 * v for v in mean]],
+            "verify_settings": f"tier quick {word}",
+            "verify_notes": [f"note {word}"],
+        },
+    }
+
+
+def deep(path: Path, word: str = "", **meta: Any) -> Ledger:
+    """The finished run with everything a dossier can hold for MgB2, and rounds of active learning."""
+    ledger = finished(path, **meta)
+    for stage, numbers in dossier_numbers(word).items():
+        ledger.add_verdicts([Verdict("g000001", stage, True, "", numbers, None, "in", "set", "", 0, 1.0)])
+    rounds = [
+        {"round": k, "n_labelled": 5, "n_hits": k, "best_tc_K": 20.0 + k, "target_tc_K": 10.0}
+        | {"strategy": f"ei{word}", "model_hash": f"m{k}{word}"}
+        for k in (1, 2, 3)
+    ]
+    ledger.update_meta({"stages": [*STAGES, "dossier", "phonons"], "rounds": rounds})
+    return ledger

@@ -13,6 +13,8 @@ from html import escape
 #: Width and height in the units of the drawing, and room for labels: left, right, top, bottom.
 WIDTH, HEIGHT = 340.0, 220.0
 MARGINS = (46.0, 10.0, 12.0, 38.0)
+#: Letters of a word below the axis; more would run into its neighbours.
+LONGEST_TICK = 10
 
 
 @dataclass(frozen=True)
@@ -120,9 +122,11 @@ class Plot:
         """The chart with its axes."""
         left, right, top, bottom = self._box
         axes = [f'<path class="axis" d="M{left:.1f} {top:.1f}V{bottom:.1f}H{right:.1f}"/>']
-        for value, words in self.x.ticks:
+        for value, name in self.x.ticks:
+            words = _cut(name)
             axes.append(_text(self.at_x(value), bottom + 14, words, "tick", "middle"))
-        for value, words in self.y.ticks:
+        for value, name in self.y.ticks:
+            words = _cut(name)
             axes.append(_text(left - 5, self.at_y(value) + 4, words, "tick", "end"))
             axes.append(f'<path class="axis" d="M{left - 3:.1f} {self.at_y(value):.1f}h3"/>')
         axes.append(_text((left + right) / 2, self.height - 6, self.x.label, "name", "middle"))
@@ -135,6 +139,10 @@ class Plot:
             f'<svg class="{kind}" viewBox="0 0 {self.width:g} {self.height:g}" role="img" '
             f'aria-label="{escape(self.label)}">{"".join(self.parts)}{"".join(axes)}</svg>'
         )
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= LONGEST_TICK else name[: LONGEST_TICK - 1] + "…"
 
 
 def _text(x: float, y: float, words: str, style: str, anchor: str, more: str = "") -> str:
