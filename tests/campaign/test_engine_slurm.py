@@ -12,7 +12,10 @@ pytest.importorskip("parsl", reason="the engine tests need Parsl: pip install 'o
 from engine_kills import attack, content, undisturbed
 from slurm_node import Node, missing
 
+from onnes.campaign.engine import open_engine
 from onnes.campaign.engine_leftovers import end_leftovers, job_prefix
+from onnes.campaign.settings import EnginePart
+from onnes.parallel import EngineError, completed
 
 pytestmark = pytest.mark.skipif(
     bool(missing()),
@@ -64,3 +67,15 @@ def test_jobs_of_a_killed_driver_are_cancelled_by_their_name_and_no_others(node,
         time.sleep(0.2)
     assert [line.split()[1] for line in node.jobs()] == [f"{job_prefix('t12')}block-0"]
     assert end_leftovers({"kind": "slurm", "token": "t12", "host": "elsewhere", "jobs": []}) == 1
+
+
+@pytest.mark.timeout(600)
+def test_a_partition_that_does_not_exist_ends_the_run_with_the_words_of_slurm(tmp_path, node, monkeypatch):
+    for key in ("SLURM_CONF", "PATH"):
+        monkeypatch.setenv(key, node.environment[key])
+    part = EnginePart(**{**SLURM, "partition": "nowhere"})
+    with (
+        open_engine(part, 2, tmp_path, None, lambda entry: None) as engine,
+        pytest.raises(EngineError, match=r"invalid partition.*no-workers"),
+    ):
+        list(completed(engine, abs, [1]))
