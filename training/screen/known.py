@@ -2,10 +2,10 @@
 
     python known.py W/run --data DATA --out .
 
-`DATA` holds the experimental lists (`exp_superconductors_mp.jsonl.gz`, `threedsc_mp_reconstructed.csv`), which are not
-part of this project. A crystal counts as a known superconductor where one of them gives its reduced formula a median
-Tc above 0 (any structure of that formula), as tested without where all say 0. Written are ``gates.json`` and
-``top50.csv`` (ids, formulas and numbers computed here).
+`DATA` holds four experimental lists (`exp_superconductors_mp.jsonl.gz`, `threedsc_mp_reconstructed.csv`,
+`jarvis_exp_Tc.csv`, `allen_dynes_table.csv`), which are not part of this project. A crystal counts as a known
+superconductor where one of them gives its reduced formula a median Tc above 0 (any structure of that formula), as
+tested without where all say 0. Written are ``gates.json`` and ``top50.csv`` (ids, formulas and numbers computed here).
 """
 
 from __future__ import annotations
@@ -27,6 +27,12 @@ from onnes.report.tables import candidate_rows
 
 COLUMNS = ("rank", "id", "formula", "space_group", "tc_K", "tc_low_K", "tc_high_K", "lambda", "omega_log_K")
 COLUMNS = (*COLUMNS, "e_hull_eV_atom", "in_domain", "score")
+#: Experimental lists beside the first: file, column of the formula, column of Tc in K.
+TABLES = (
+    ("threedsc_mp_reconstructed.csv", "formula_sc", "Tc_K_median"),
+    ("jarvis_exp_Tc.csv", "formula", "Tc_reference_K"),
+    ("allen_dynes_table.csv", "material", "Tc_exp_K"),
+)
 #: Tc of a known superconductor worth finding, K.
 HIGH_K = 5.0
 
@@ -37,19 +43,23 @@ def measured(data: Path) -> dict[str, float]:
     with gzip.open(data / "exp_superconductors_mp.jsonl.gz", "rt") as stream:
         for row in map(json.loads, stream):
             found[row["formula"]] = max(found.get(row["formula"], 0.0), float(row["Tc_exp_K"]))
-    with (data / "threedsc_mp_reconstructed.csv").open() as stream:
-        for line in csv.DictReader(stream):
-            name = _reduced(line["formula_sc"])
-            if name:
-                found[name] = max(found.get(name, 0.0), float(line["Tc_K_median"] or 0.0))
+    for file, formula, tc in TABLES:
+        with (data / file).open() as stream:
+            for line in csv.DictReader(stream):
+                name = _reduced(line[formula])
+                if name:
+                    found[name] = max(found.get(name, 0.0), float(line[tc] or 0.0))
     return found
 
 
 def _reduced(formula: str) -> str:
-    """Reduced formula of whole numbers, elements in alphabetical order; empty for a doped one."""
+    """Reduced formula of whole numbers, elements in alphabetical order; empty for a doped one or a name."""
     from pymatgen.core import Composition
 
-    amounts = Composition(formula).get_el_amt_dict()
+    try:
+        amounts = Composition(formula).get_el_amt_dict()
+    except ValueError:  # "amorphous Ga" and the like
+        return ""
     if any(abs(x - round(x)) > 1e-3 for x in amounts.values()):
         return ""
     return formula_of([symbol for symbol, x in amounts.items() for _ in range(round(x))])
