@@ -205,3 +205,18 @@ def test_workers_end_with_a_killed_driver(tmp_path):
     while any(started(p) for p in pids) and time.monotonic() < end:
         time.sleep(0.05)
     assert not any(started(p) for p in pids)
+
+
+UNGUARDED = """
+from onnes.parallel import Workers, completed
+
+print(list(completed(Workers(2, retries=0), abs, [-1])), flush=True)
+"""
+
+
+def test_a_script_without_a_guard_ends_and_says_why(tmp_path):
+    (tmp_path / "script.py").write_text(UNGUARDED)
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "script.py")], capture_output=True, text=True, timeout=200
+    )
+    assert "worker-died" in done.stdout and "__main__" in done.stderr

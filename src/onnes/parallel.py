@@ -174,6 +174,10 @@ class _Lane(threading.Thread):
                 self._pipe = None
                 self.process.join()
             return WorkerDiedError("worker-died", "its process was killed, perhaps out of memory")
+        except Exception as error:
+            # Whoever waits is answered, whatever happens: a script that does its work at import, for one, is
+            # imported by the worker, which then may not start workers of its own.
+            return EngineError("no-worker", f"a worker cannot be started: {_words(error)}")
 
     def _start(self) -> None:
         if self.killed:
