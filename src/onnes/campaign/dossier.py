@@ -138,12 +138,19 @@ def _dossier(item: Item, settings: dict[str, Any]) -> dict[str, Any]:
         "dossier_models": [_model(item, name, structure, mu_star, formula) for name in MODELS]
     }
     known = str(item.numbers.get("known_id") or "")
-    numbers["dossier_known_formula"] = KnownCrystals.load().formula_of(known) if known else ""
+    numbers["dossier_known_formula"] = _usual(KnownCrystals.load().formula_of(known)) if known else ""
     try:
         numbers.update(_spectrum(structure, formula))
     except (CrystalError, PhysicsError, ModelError) as error:
         numbers["dossier_note"] = f"{error.code}: {error.message}"
     return numbers
+
+
+def _usual(formula: str) -> str:
+    """A formula with its elements in the usual order: ``MgB2``, not ``B2Mg``."""
+    from pymatgen.core import Composition
+
+    return str(Composition(formula).reduced_formula) if formula else ""
 
 
 def _model(item: Item, name: str, structure: Structure, mu_star: float, formula: str) -> list[Any]:

@@ -123,7 +123,8 @@ def _tc_of_mu(story: Story, record: dict[str, Any]) -> str:
     return _figure(
         "T<sub>c</sub>(μ*)",
         plot.svg(),
-        f"Spectrum model: {name} with its 90 % interval; dashed: Eliashberg equations for the mean curve.",
+        f"Spectrum model: {name} with its 90 % interval, calibrated by ranges of T<sub>c</sub>, hence its steps; "
+        "dashed: Eliashberg equations for the mean curve.",
     )
 
 

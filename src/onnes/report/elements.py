@@ -66,7 +66,7 @@ def maps(run: Run) -> str:
     drawn = "".join(f"<figure>{_draw(one)}</figure>" for one in (_hits(counts), _mean(counts)))
     return (
         '<section id="elements">\n<h2>Elements</h2>\n<p>Where this run looked and what it found there. '
-        f'Pale cells without numbers were not met.</p>\n<div class="charts">{drawn}</div>\n</section>'
+        f'White cells were not met.</p>\n<div class="charts">{drawn}</div>\n</section>'
     )
 
 

@@ -65,6 +65,12 @@
   window.addEventListener("hashchange", reveal);
   window.addEventListener("beforeprint", () => {
     for (const fold of document.querySelectorAll("details")) fold.open = true;
+    // Paper is narrower than the window: charts keep their drawing and are scaled to it.
+    for (const svg of document.querySelectorAll(".chart .main-svg")) {
+      if (!svg.hasAttribute("viewBox") && svg.clientWidth) {
+        svg.setAttribute("viewBox", "0 0 " + svg.getAttribute("width") + " " + svg.getAttribute("height"));
+      }
+    }
   });
 
   if (window.onnesViewer) window.onnesViewer(data.models);
