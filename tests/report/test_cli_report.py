@@ -44,7 +44,7 @@ def test_report_of_a_run_that_a_driver_holds(tmp_path, monkeypatch, capsys):
     assert code == 0
 
 
-@pytest.mark.parametrize("format", ["cif", "extxyz", "ase", "csv", "optimade"])
+@pytest.mark.parametrize("format", ["cif", "extxyz", "ase", "csv", "parquet", "optimade", "bib"])
 def test_export(run, tmp_path, monkeypatch, capsys, format):
     out = tmp_path / f"e.{format}"
     code, words, _ = onnes(monkeypatch, capsys, "export", run, "--format", format, "--out", out)

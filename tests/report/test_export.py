@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import ase.db
 import ase.io
@@ -12,7 +14,7 @@ import pytest
 import report_ledgers as ledgers
 from pymatgen.core import Lattice, Structure
 
-from onnes.errors import InputError
+from onnes.errors import InputError, SettingsError
 from onnes.report.export import FORMATS, export
 
 ANGSTROM = 2e-6
@@ -78,6 +80,29 @@ def test_csv(ledger, tmp_path):
         False,
         True,
     ]
+
+
+def test_ase_db_command_lists_the_candidates(ledger, tmp_path):
+    (file,) = export(ledger, "ase", tmp_path / "c.db")
+    command = [sys.executable, "-m", "ase", "db", str(file), "-c", "formula,candidate,tc_K", "-s", "rank"]
+    told = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    assert "MgB2" in told and "g000001" in told and "35.4" in told and "Rows: 2" in told
+
+
+def test_parquet_keeps_its_types(ledger, tmp_path):
+    (file,) = export(ledger, "parquet", tmp_path / "c.parquet")
+    frame = pd.read_parquet(file)
+    assert list(frame["formula"]) == ["MgB2", "Nb"] and frame["rank"].tolist() == [1, 2]
+    assert frame["e_hull_eV_atom"].isna().tolist() == [False, True] and frame["tc_K"].dtype == float
+    assert pd.api.types.is_integer_dtype(frame["n_atoms"])
+
+
+def test_parquet_without_pyarrow_is_one_line(ledger, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(SettingsError) as refused:
+        export(ledger, "parquet", tmp_path / "c.parquet")
+    assert refused.value.code == "missing-extra" and "onnes[parquet]" in refused.value.message
+    assert not (tmp_path / "c.parquet").exists()
 
 
 def test_optimade(ledger, tmp_path):
