@@ -160,7 +160,7 @@ def _row(position: int, story: Story, record: dict[str, Any]) -> str:
     hull = record["e_hull_eV_atom"]
     outside = record["in_domain"] is False
     domain = {True: "inside", False: "outside"}.get(record["in_domain"], "unknown")
-    link = _cif_link(position, story, record, "CIF")
+    link = _cif_link(position, story, record, "CIF") if position <= MOST_CARDS else MISSING
     formula = subscript_html(record["formula"])
     if position <= MOST_CARDS:
         formula = f'<a href="#c{position}">{formula}</a>'

@@ -21,6 +21,8 @@ RUN, TRAINING, OTHER, INK = "#1d5b8f", "#c9ccd1", "#9aa1ab", "#2b2f36"
 _BINS = 24
 #: Most candidates that are drawn with error bars; more would cover each other.
 _ERROR_BARS = 60
+#: Most screened-out crystals that are drawn; more hide each other and make the page heavy.
+_MOST_REFUSED = 1500
 
 
 @dataclass(frozen=True)
@@ -126,8 +128,10 @@ def pareto(ledger: LedgerLike | Run) -> Chart:
     trusted = [s for s in chosen if s.numbers.get("in_domain") is not False]
     doubtful = [s for s in chosen if s.numbers.get("in_domain") is False]
     refused = [s for s in placed if s.id not in final]
+    stride = -(-len(refused) // _MOST_REFUSED) or 1
     traces = []
     if refused:
+        refused = refused[::stride]
         traces.append(_points("screened out", refused, {"color": OTHER, "size": 6, "opacity": 0.55}))
     if len(chosen) > 1:
         traces.append(_front(chosen))
@@ -145,6 +149,8 @@ def pareto(ledger: LedgerLike | Run) -> Chart:
         words = (
             "No crystal of this run has both a predicted critical temperature and an energy above the hull."
         )
+    if stride > 1:
+        words += f" Of the crystals screened out every {stride}th is drawn."
     if missing:
         words += f" {missing:,} candidate{'' if missing == 1 else 's'} with unknown energy above the hull not shown."
     return Chart(

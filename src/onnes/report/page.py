@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -57,7 +60,23 @@ def write_page(ledger: LedgerLike | Run, path: str | os.PathLike[str]) -> Path:
 
 def page_html(ledger: LedgerLike | Run) -> str:
     """Build the report as text; everything that comes from the ledger is escaped."""
-    run = read_run(ledger)
+    with no_collection():
+        return _page(read_run(ledger))
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Do without the garbage collector: a long run is millions of objects that live to the end, walked in vain."""
+    on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if on:
+            gc.enable()
+
+
+def _page(run: Run) -> str:
     drawn = charts(run)
     found = records(run)
     views, cards = candidates.cards(found)

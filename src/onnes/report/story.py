@@ -61,8 +61,7 @@ class Story:
     @property
     def structure(self) -> dict[str, Any]:
         """The structure after the last stage that changed it."""
-        changed = [v.structure for v in self.verdicts if v.structure]
-        return changed[-1] if changed else self.born
+        return next((v.structure for v in reversed(self.verdicts) if v.structure), self.born)
 
     @property
     def failed(self) -> Any | None:
@@ -71,7 +70,11 @@ class Story:
 
     def verdict(self, stage: str) -> Any | None:
         """Return the verdict of ``stage``, or None when the candidate did not get there."""
-        return next((v for v in self.verdicts if v.stage == stage), None)
+        return self._by_stage.get(stage)
+
+    @cached_property
+    def _by_stage(self) -> dict[str, Any]:
+        return {v.stage: v for v in self.verdicts}
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -120,14 +121,17 @@ def funnel_rows(ledger: LedgerLike | Run) -> pd.DataFrame:
 
 def formula_of(story: Story) -> str:
     """Reduced formula of a story's last structure (``MgB2``), or the recorded one if it has no atoms."""
-    from pymatgen.core import Composition
-
     species = story.structure.get("species") or []
     if not species:
         return str(story.numbers.get("formula") or "")
-    counts: dict[str, float] = {}
-    for symbol in species:
-        counts[str(symbol)] = counts.get(str(symbol), 0) + 1
+    return _formula(tuple(sorted(map(str, species))))
+
+
+@lru_cache(maxsize=50_000)
+def _formula(species: tuple[str, ...]) -> str:
+    from pymatgen.core import Composition
+
+    counts: dict[str, float] = dict(Counter(species))
     try:
         return str(Composition(counts).reduced_formula)
     except (ValueError, TypeError):  # an unknown element is refused by the gate, but is still shown

@@ -73,15 +73,17 @@ def _bonds(
     """Bonds between drawn atoms, each once, as index pairs."""
     from ase import Atoms
     from ase.data import atomic_numbers, covalent_radii
-    from ase.neighborlist import neighbor_list
+    from matscipy.neighbours import neighbour_list
 
     if not species or len(species) > _MANY or abs(np.linalg.det(lattice)) < 1e-6:
         return []
     if not all(name in atomic_numbers for name in species):
         return []
     atoms = Atoms(species, scaled_positions=frac, cell=lattice, pbc=True)
-    cutoffs = [_RADII * covalent_radii[atomic_numbers[name]] for name in species]
-    first, second, distance, offset = neighbor_list("ijdS", atoms, cutoffs)
+    reach = _RADII * np.array([covalent_radii[atomic_numbers[name]] for name in species])
+    first, second, distance, offset = neighbour_list("ijdS", atoms, 2.0 * float(reach.max()))
+    near = distance < reach[first] + reach[second]
+    first, second, distance, offset = first[near], second[near], distance[near], offset[near]
     nearest = np.full(len(species), np.inf)
     np.minimum.at(nearest, first, distance)
     keep = distance <= _SHELL * np.maximum(nearest[first], nearest[second])
