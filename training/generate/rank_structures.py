@@ -1,11 +1,11 @@
 """Structure prediction ranked by votes and energy, on the JARVIS-SC formulas.
 
-    python training/generate/rank_structures.py --data DATA --templates T.jsonl --split val --first 40 --out val.json
+    python training/generate/rank_structures.py --data DATA --templates T.jsonl --split val --first 10 --out val.json
     python training/generate/rank_structures.py --data DATA --templates T.jsonl --split test --out test.json
 
 Candidates and ranking are those of `onnes generate --ranked` (`onnes.generate.ranking`). Beside both sources together:
 the generator alone and prototype substitution alone, ranked in the same way. The scale of the energy was chosen on
-validation rows. Candidates are kept line by line beside --out (.jsonl); rerun to resume.
+ten validation rows. Candidates are kept line by line beside --out (.jsonl); rerun to resume.
 """
 
 from __future__ import annotations
@@ -78,12 +78,30 @@ def scored(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return out
 
 
+def lowest(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """How far the true structure, where it was proposed, lies above the lowest of the candidates."""
+    above = []
+    for row in rows:
+        known = [c for c in row["candidates"] if c["energy"] is not None]
+        right = [c["energy"] for c in known if c["match"]["loose"]]
+        if right:
+            above.append(min(right) - min(c["energy"] for c in known))
+    return {
+        "proposed": len(above),
+        "is the lowest": share(sum(x < 1e-3 for x in above), len(above)).to_dict(),
+        "more than 0.05 eV/atom above": share(sum(x > 0.05 for x in above), len(above)).to_dict(),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--templates", type=Path, required=True)
     parser.add_argument("--split", choices=("val", "test"), required=True)
     parser.add_argument("--first", type=int, help="only so many rows")
+    parser.add_argument(
+        "--backwards", action="store_true", help="for a second process; join the .jsonl files"
+    )
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -91,6 +109,8 @@ def main() -> None:
     cache = args.out.with_suffix(".jsonl")
     done = {json.loads(line)["id"] for line in cache.open()} if cache.exists() else set()
     left = [row for row in rows if row["id"] not in done]
+    if args.backwards:
+        left.reverse()
     if left:
         work(args, left, cache)
     wanted = {row["id"] for row in rows}
@@ -101,9 +121,11 @@ def main() -> None:
         "candidates": sum(len(x["candidates"]) for x in lines) / len(lines),
         "mean_cpu_s": {k: sum(x["cpu_s"][k] for x in lines) / len(lines) for k in ("candidates", "energies")},
         "scale_eV_atom": SCALE,
+        "lowest": lowest(lines),
         "match": scored(lines),
     }
     args.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result["lowest"]))
     for name, found in result["match"].items():
         print(f"{name}: {found['value']:.3f} ({found['low']:.3f} to {found['high']:.3f})")
 

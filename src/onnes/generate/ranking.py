@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from onnes.generate.symmetric import SymmetricSampler
 
-#: eV/atom; chosen on the validation rows of JARVIS-SC (training/generate/rank_structures.py).
+#: eV/atom; chosen on ten validation rows of JARVIS-SC (training/generate/rank_structures.py).
 SCALE = 0.1
 #: Draws of symbols whose shares are the generator's votes.
 DRAWS = 48
