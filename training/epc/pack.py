@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
-from scoring import baselines, by_id, scores
+from scoring import baselines, by_id, gain, scores
 
 from data import FOLDS, FORMULA, MU_STAR, SEEDS, Data, fold_of, load
 from onnes.learn.calibrate import Conformal, Space, coverage_report, enough
@@ -247,16 +247,16 @@ def main() -> None:
     kernel_settings, kernel = kernel_outputs(args.kernel, data, tensors)
     alone, alex = log.mean(0), data.source == 0
     g, k = (np.array(SHARES[n]) for n in ("graph", "kernel"))
+    before = mixed(alone, graphs, np.full_like(kernel, np.nan), np.full(3, 0.35) * (1 - k), k)
     parts_alone = {
         "heads": scores(alone, data, alex),
         "graph networks": scores(np.column_stack([graphs, alone[:, 3]]), data, alex),
         "kernel": scores(np.column_stack([kernel, alone[:, 2:]]), data, alex),
         "mixture, shares chosen on the other folds": scores(nested(alone, graphs, kernel, data), data, alex),
-        "heads and graph networks (0.65, 0.35)": scores(
-            mixed(alone, graphs, np.full_like(kernel, np.nan), np.full(3, 0.35) * (1 - k), k), data, alex
-        ),
+        "heads and graph networks (0.65, 0.35)": scores(before, data, alex),
     }
     log = mixed(log, graphs, kernel, g, k)
+    gains = gain(log.mean(0), before, data, alex)
     if args.oof:
         write_predictions(args.oof, log, data)
     calibration, coverage, limits = calibrate(log, data, alex)
@@ -282,6 +282,7 @@ def main() -> None:
             "table": table(log, data, args.graphs),
             "shares": SHARES,
             "alone": parts_alone,
+            "gain of the kernel, crystal by crystal": gains,
             "parts_of_the_heads_alone": [p.pop("alexandria") for p in parts],
         },
         "interval": {

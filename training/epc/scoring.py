@@ -69,6 +69,23 @@ def by_id(path: Path, data: Data) -> tuple[np.ndarray, np.ndarray]:
         return order[found["test"]], found["out"]
 
 
+def gain(log: np.ndarray, other: np.ndarray, data: Data, keep: np.ndarray) -> dict:
+    """How much smaller the errors of `log` (n, 4) are than those of `other`, on the same crystals."""
+    out = {}
+    for name in ("lambda", "omega_log_K", "tc_K"):
+        errors = []
+        for one in (other[keep], log[keep]):
+            lam, wlog = np.exp(one[:, 0]), np.exp(one[:, 1])
+            found = {"lambda": lam, "omega_log_K": wlog, "tc_K": tc_of(one, MU_STAR, FORMULA)}
+            errors.append(np.abs(found[name] - data.truth[name][keep]))
+        difference = errors[0] - errors[1]
+        out[name] = {
+            "mae": round(float(difference.mean()), 4),
+            "ci95": interval(difference, data.formula[keep]),
+        }
+    return out
+
+
 def baselines(data: Data, folder: Path) -> dict[str, np.ndarray]:
     """Out-of-fold log outputs (n, 4) of the constant and of the package's extra-trees on composition and cell.
 
