@@ -33,6 +33,8 @@ keep = "all"
 [predict]
 min_tc_K = 0.0
 model = "fast"
+[dossier]
+top = 0
 """
 COMMAND = [sys.executable, "-m", "onnes.cli.main", "discover"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
