@@ -337,6 +337,7 @@ def _dft(story: Story, record: dict[str, Any]) -> str:
     pairs = [
         ("Verdict", escape(f"{verdict}. {numbers.get('verify_detail') or ''}")),
         ("T<sub>c</sub>", _against(numbers.get("verify_tc_K"), record["tc_K"], 1, "K")),
+        ("", "T<sub>c</sub> by the Eliashberg equations where they were solved, else Allen-Dynes"),
         ("λ", _against(numbers.get("verify_lambda"), record["lambda"], 2)),
         ("ω<sub>log</sub>", _against(numbers.get("verify_omega_log_K"), record["omega_log_K"], 0, "K")),
         ("Settings", escape(str(numbers.get("verify_settings") or ""))),

@@ -25,6 +25,12 @@ LIMITS: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("chemistry", "exclude", "without {}"),
         ("chemistry", "max_elements", "at most {} different elements"),
     ),
+    "prescreen": (
+        ("prescreen", "min_p_superconductor", "classifier: p ≥ {}"),
+        ("prescreen", "min_tc_K", "Tc of the fast network > {} K"),
+        ("prescreen", "min_dos_ef_states_eV_atom", "N(EF) > {} states/eV/atom"),
+        ("prescreen", "min_debye_K", "Debye temperature > {} K"),
+    ),
     "relax": (
         ("relax", "fmax_eV_A", "forces < {} eV/Å"),
         ("relax", "max_steps", "within {} steps"),

@@ -76,6 +76,8 @@ REASONS: dict[str, str] = {
     "tc-below-limit": "predicted critical temperature below the limit",
     "gap-above-limit": "a band gap is likely: no metal",
     "out-of-domain": "unlike anything the predictor was trained on",
+    "imaginary-modes": "imaginary phonon modes in DFT",
+    "no-plateau": "lambda does not level off with the broadening",
     "internal-error": "the program failed on this crystal (it is tried again on resume)",
     "worker-died": "the process that worked on this crystal ended (it is tried again on resume)",
 }
