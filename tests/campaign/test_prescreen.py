@@ -58,7 +58,7 @@ def test_what_the_file_says_stops_a_crystal_before_any_network(monkeypatch):
     (one,) = prescreen([item("a", NB, **{module.DOS: 0.05})], limits())
     assert not one.passed and one.reason == "dos-low: 0.05 states/eV/atom"
     soft = item("b", NB, **{module.BULK: 170.0, module.SHEAR: 30.0})
-    (two,) = prescreen([soft], limits())
+    (two,) = prescreen([soft], limits(min_debye_K=300.0))
     debye = debye_temperature(170.0, 30.0, soft.numbers["density_g_cm3"], soft.numbers["volume_per_atom_A3"])
     assert two.reason == f"debye-low: {debye:.0f} K" and two.numbers["prescreen_debye_source"] == "file"
     assert two.numbers["prescreen_debye_K"] == pytest.approx(float(debye))
@@ -89,7 +89,7 @@ def test_gates_of_the_networks():
         (found,) = prescreen([items[0]], limits(**{"min_tc_K": 0.0, "min_debye_K": 0.0, **change}))
         assert not found.passed and found.reason.split(":")[0] == code
     # The file's Debye temperature is asked before the learned moduli.
-    (kept,) = prescreen([item("Nb", NB, **{module.DEBYE: 301.0})], limits(min_tc_K=0))
+    (kept,) = prescreen([item("Nb", NB, **{module.DEBYE: 301.0})], limits(min_tc_K=0, min_debye_K=300.0))
     assert kept.passed and kept.numbers["prescreen_debye_source"] == "file"
 
 
@@ -141,7 +141,7 @@ def home(tmp_path, monkeypatch):
 
 def test_files_and_records_are_screened_and_a_finished_reading_is_not_repeated(home, monkeypatch, capsys):
     (home / "c.toml").write_text(
-        '[run]\nworkers = 1\n[prescreen]\nmin_tc_K = 0.5\n[predict]\nmodel = "fast"\nmin_tc_K = 0.5\n'
+        '[run]\nworkers = 1\n[prescreen]\nmin_tc_K = 0.5\nmin_debye_K = 300\n[predict]\nmodel = "fast"\nmin_tc_K = 0.5\n'
         "[dossier]\ntop = 0\n"
     )
 

@@ -98,7 +98,11 @@ class PrescreenPart(_Part):
     min_dos_ef_states_eV_atom: Real = Field(
         default=0.1, ge=0, description="N(EF) (both spins) must lie above; 0: off"
     )
-    min_debye_K: Real = Field(default=300.0, ge=0, description="Debye temperature must lie above; 0: off")
+    min_debye_K: Real = Field(
+        default=0.0,
+        ge=0,
+        description="Debye temperature must lie above (300 as published); 0: off, it favours no Tc",
+    )
 
 
 class RelaxPart(_Part):
