@@ -141,8 +141,8 @@ def home(tmp_path, monkeypatch):
 
 def test_files_and_records_are_screened_and_a_finished_reading_is_not_repeated(home, monkeypatch, capsys):
     (home / "c.toml").write_text(
-        '[run]\nworkers = 1\n[prescreen]\nmin_tc_K = 0.5\nmin_debye_K = 300\n[predict]\nmodel = "fast"\nmin_tc_K = 0.5\n'
-        "[dossier]\ntop = 0\n"
+        '[run]\nworkers = 1\n[prescreen]\nmin_tc_K = 0.5\nmin_debye_K = 300\n[predict]\nmodel = "fast"\n'
+        "min_tc_K = 0.5\n[dossier]\ntop = 0\n"
     )
 
     def run(*more):
