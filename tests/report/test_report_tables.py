@@ -65,6 +65,7 @@ def test_headline_names_the_best(tmp_path):
     [
         (0.012, "0.012\u00a0eV/atom above the hull"),
         (-0.068, "0.068\u00a0eV/atom below the hull"),
+        (-6e-8, "K), on the hull of known phases"),
         (None, "its energy above the hull is unknown"),
     ],
 )

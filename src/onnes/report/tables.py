@@ -221,6 +221,8 @@ def headline(ledger: LedgerLike | Run) -> str:
     hull = finite(best.numbers.get("e_hull_eV_atom"))
     if hull is None:
         return text + "; its energy above the hull is unknown."
+    if abs(hull) < 0.0005:  # what three digits show as zero
+        return text + ", on the hull of known phases."
     side = "above" if hull >= 0 else "below"
     return text + f", {show(abs(hull), 3, 'eV/atom')} {side} the hull of known phases."
 
