@@ -10,11 +10,13 @@ import pytest
 
 from onnes.campaign import dossier as dossiers
 from onnes.campaign.canonical import canonical
+from onnes.campaign.discover import publish
 from onnes.campaign.dossier_verify import attach_all, attach_verification
-from onnes.campaign.funnel import Item
+from onnes.campaign.funnel import Item, Outcome, Stage, run_funnel
 from onnes.campaign.ledger import Candidate, Ledger, Verdict
 from onnes.campaign.settings import Settings
 from onnes.errors import InputError
+from onnes.parallel import Workers
 
 # Loading four predictors takes 20 s of an idle core, and minutes where many share it.
 pytestmark = pytest.mark.timeout(1200)
@@ -29,7 +31,7 @@ MGB2 = {
     "species": ["Mg", "B", "B"],
     "frac": [[0.0, 0.0, 0.0], [1 / 3, 2 / 3, 0.5], [2 / 3, 1 / 3, 0.5]],
 }
-ASKED = {"top": 1, "mu_star": 0.1, "formula": "allen-dynes"}
+ASKED = {"mu_star": 0.1, "formula": "allen-dynes"}
 
 
 def item(rank: int, structure=MGB2, **numbers) -> Item:
@@ -38,9 +40,9 @@ def item(rank: int, structure=MGB2, **numbers) -> Item:
 
 @pytest.fixture(scope="module")
 def mgb2() -> dict:
-    first, second = dossiers.dossier([item(1, known_id="mp-763"), item(2)], ASKED)
-    assert second.numbers == {} and first.passed and second.passed
-    return first.numbers
+    (found,) = dossiers.dossier([item(1, known_id="mp-763")], ASKED)
+    assert found.passed
+    return found.numbers
 
 
 def test_alpha2f_has_a_band_around_its_mean(mgb2):
@@ -87,10 +89,9 @@ def test_what_no_model_takes_is_a_note():
 
 
 def test_phonons_of_aluminium():
-    settings = {"phonons": 1, "max_atoms": 2, "potential": "7net-0"}
-    first, second = dossiers.phonons([item(1, ALUMINIUM), item(2, ALUMINIUM)], settings)
-    numbers = first.numbers
-    assert second.numbers == {} and numbers["phonon_verdict"] in ("stable", "acoustic-noise")
+    (found,) = dossiers.phonons([item(1, ALUMINIUM)], {"max_atoms": 2, "potential": "7net-0"})
+    numbers = found.numbers
+    assert numbers["phonon_verdict"] in ("stable", "acoustic-noise")
     x, *branches = numbers["phonon_bands"]
     assert len(branches) == 3 and len(x) <= 2 * dossiers.PATH_POINTS
     # Neutrons have 40 meV (Gilat and Nicklow 1966); this potential is soft (docs/phonons.md).
@@ -104,7 +105,7 @@ def test_phonons_of_aluminium():
 
 
 def test_large_cells_get_no_phonons():
-    (outcome,) = dossiers.phonons([item(1)], {"phonons": 1, "max_atoms": 2, "potential": "7net-0"})
+    (outcome,) = dossiers.phonons([item(1)], {"max_atoms": 2, "potential": "7net-0"})
     assert (
         outcome.passed
         and list(outcome.numbers) == ["phonon_note"]
@@ -118,7 +119,48 @@ def test_stages_follow_the_settings():
 
     assert names() == ["dossier", "phonons"] and names(phonons=0) == ["dossier"] and names(top=0) == []
     few, many = (dossiers.dossier_stages(Settings.from_dict({"dossier": {"top": k}})) for k in (2, 3))
-    assert few[0].settings_hash != many[0].settings_hash, "those passed by under 2 are looked at under 3"
+    assert not few[0].wanted(item(3)) and many[0].wanted(item(3)), "passed by under 2, looked at under 3"
+    few, many = (dossiers.dossier_stages(Settings.from_dict({"dossier": {"top": k}})) for k in (1, 9))
+    assert not few[1].wanted(item(2)) and many[1].wanted(item(2)) and not many[1].wanted(item(3))
+
+
+def test_dossiers_are_computed_again_only_for_what_they_use(tmp_path, monkeypatch):
+    """Of 500 survivors only the wanted are asked for, and each once, whatever its place or the other settings."""
+    calls: dict[str, list[str]] = {"dossier": [], "phonons": []}
+    for name, mine in calls.items():
+        monkeypatch.setattr(
+            dossiers, f"_{name}", lambda i, s, mine=mine: mine.append((i.id, sorted(i.numbers))) or {}
+        )
+    order = {k: k + 1 for k in range(500)}
+
+    def ranked(items):
+        return [Outcome(i.id, True, "", {"rank": order[i.index], "known_id": "a"}) for i in items]
+
+    def run(**change):
+        found = Stage("rank", ranked, {"order": sorted(order.items())}, whole=True)
+        run_funnel(ledger, [found, *dossiers.dossier_stages(Settings.from_dict(change))], Workers(1))
+        told = {k: [id for id, _ in v] for k, v in calls.items()}
+        for v in calls.values():
+            v.clear()
+        return told["dossier"], told["phonons"]
+
+    with Ledger.create(tmp_path / "run", {}) as ledger:
+        ledger.add_candidates(Candidate(f"c{k}", k, ALUMINIUM) for k in range(500))
+        commits, add = [], ledger.add_verdicts
+        monkeypatch.setattr(
+            ledger, "add_verdicts", lambda new, **how: commits.append(len(new)) or add(new, **how)
+        )
+        assert run() == (["c0", "c1", "c2", "c3", "c4"], ["c0", "c1"])
+        # The ranking; 495 and 498 passed by in batches of 64; the wanted one by one.
+        assert len(commits) == 1 + 8 + 5 + 8 + 2
+        assert run() == ([], [])
+        assert run(predict={"mu_star": 0.12}) == (["c0", "c1", "c2", "c3", "c4"], [])
+        assert run(dossier={"top": 6, "phonons": 3}) == (["c5"], ["c2"])
+        order.update({0: 2, 1: 1})
+        assert run() == ([], []), "another place among the wanted is nothing new"
+        order.update({0: 7, 6: 2})
+        assert run() == (["c6"], ["c6"])
+        assert run(dossier={"phonon_max_atoms": 3}) == ([], ["c1", "c6"])
 
 
 # -- results of verify -----------------------------------------------------------------------------
@@ -212,8 +254,49 @@ def test_all_below_verify_are_found_and_the_highest_rung_counts(ledger, tmp_path
 
 
 def test_a_result_for_another_structure_leaves_the_run(ledger, tmp_path):
-    attach_verification(ledger, "g000000", verified(tmp_path / "Al"))
+    run = tmp_path / "run"
+    verified(run / "verify" / "g000000")
+    assert attach_all(ledger, run) == [] and attach_all(ledger, run) == []
+    (taken,) = ledger.verdicts(stage="verify")
     moved = {**ALUMINIUM, "lattice": [[0, 2.1, 2.1], [2.1, 0, 2.1], [2.1, 2.1, 0]]}
     ledger.add_verdicts([Verdict("g000000", "relax", True, "", {}, moved, "i", "other", "", 0, 1.0)])
+    for _ in range(2):
+        refused = attach_all(ledger, run)
+        assert [(r.folder, r.code) for r in refused] == [("verify/g000000", "other-structure")]
+        assert ledger.verdicts(stage="verify") == [] and ledger.history("g000000", "verify") == [taken]
+        assert ledger.get_meta("unverified")[0][1] == "other-structure"
+    verified(run / "verify" / "again" / "g000000", tc_K=1.1)  # verified again, as the message says
+    assert [r.folder for r in attach_all(ledger, run)] == ["verify/g000000"]
+    assert [v.numbers["verify_tc_K"] for v in ledger.verdicts(stage="verify")] == [1.1]
+
+
+@pytest.mark.parametrize(
+    ("file", "spoilt"),
+    [
+        ("result.json", {"notes": 5}),
+        ("result.json", {"curve": 3}),
+        ("plan.json", {"masses_u": 3}),
+        ("plan.json", {"ecutwfc_Ry": "much"}),
+        ("plan.json", {"grids": {"k": 8}}),
+    ],
+)
+def test_values_of_the_wrong_type_do_not_stop_the_others(ledger, tmp_path, file, spoilt):
+    run = tmp_path / "run"
+    bad = verified(run / "verify" / "g000000")
+    (bad / file).write_text(json.dumps({**json.loads((bad / file).read_text()), **spoilt}))
+    verified(run / "verify" / "g000001", elements=("B", "Mg"))
+    assert [(r.folder, r.code) for r in attach_all(ledger, run)] == [("verify/g000000", "cannot-read")]
+    assert [v.candidate for v in ledger.verdicts(stage="verify")] == ["g000001"]
+
+
+def test_no_result_makes_all_candidates_be_read(ledger, tmp_path, monkeypatch):
+    verified(tmp_path / "run" / "verify" / "g000000")
+    monkeypatch.setattr(Ledger, "candidates", lambda self: pytest.fail("the whole run was decoded"))
     assert attach_all(ledger, tmp_path / "run") == []
-    assert ledger.verdicts(stage="verify") == [] and len(ledger.history("g000000", "verify")) == 1
+
+
+def test_publishing_reads_the_run_once(ledger, tmp_path, monkeypatch):
+    read, times = Ledger.candidates, []
+    monkeypatch.setattr(Ledger, "candidates", lambda self: times.append(1) or read(self))
+    publish(ledger, tmp_path / "run")
+    assert len(times) == 1 and (tmp_path / "run" / "report.html").is_file()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gzip
 import json
+from dataclasses import replace
 
 import pytest
 
 from onnes.campaign import reading
+from onnes.campaign.canonical import content_hash
 from onnes.campaign.funnel import Silent
 from onnes.campaign.ledger import Ledger
 from onnes.campaign.reading import Files, files_digest
@@ -98,6 +100,36 @@ def test_other_files_are_another_run(records, tmp_path):
         ledger.set_meta("source", files(records).digest)
         with pytest.raises(SettingsError, match="other-source"):
             require_same(ledger, other, Settings.from_dict({"generate": {"paths": [str(records)]}}))
+
+
+def as_before(run, records) -> Ledger:
+    """A run over files as it was when its digest was that of the crystals, and no reading was marked."""
+    with Ledger.create(run / "scratch") as scratch:
+        files(records).fill(scratch, None, Silent())
+        held = [replace(c, meta={}) for c in scratch.candidates()]
+    ledger = Ledger.create(run / "old")
+    ledger.add_candidates(held)
+    ledger.update_meta({"source": content_hash([(c.id, c.structure) for c in held]), "refused_inputs": []})
+    return ledger
+
+
+def test_a_run_with_the_digest_of_its_crystals_goes_on(records, tmp_path):
+    settings = Settings.from_dict({"generate": {"paths": [str(records)]}})
+    with as_before(tmp_path, records) as ledger:
+        before, chosen = ledger.candidates(), files(records)
+        assert ledger.get_meta("source") != chosen.digest
+        require_same(ledger, chosen, settings)
+        chosen.fill(ledger, None, Silent())
+        assert ledger.candidates() == before and ledger.chunks() == {(chosen.digest, 0, len(before))}
+
+
+def test_an_old_digest_opens_no_door_to_other_files(records, tmp_path):
+    other = files(write(tmp_path / "o.jsonl.gz", map(row, range(9))))
+    settings = Settings.from_dict({"generate": {"paths": [str(tmp_path / "o.jsonl.gz")]}})
+    with as_before(tmp_path, records) as ledger:
+        with pytest.raises(SettingsError, match=r"other names or content.*other-source"):
+            require_same(ledger, other, settings)
+        assert ledger.chunks() == set()
 
 
 def test_no_crystal_at_all_is_said_before_there_is_a_run(tmp_path):

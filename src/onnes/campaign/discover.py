@@ -67,7 +67,7 @@ def discover(
     chosen = given or (Settings.from_dict(held) if held is not None else Settings())
     # Everything that can be wrong with the settings is found here, before the run is made or touched.
     check(chosen)
-    check_engine(chosen.engine)
+    check_engine(chosen.engine, out)
     origin, stages = source(chosen), build(chosen)
     ledger = Ledger.open(out) if held is not None else Ledger.create(out, chosen.model_dump())
     with ledger, _engine(chosen, ledger, out) as workers:
@@ -117,13 +117,15 @@ def publish(ledger: Ledger, out: Path) -> pd.DataFrame:
     """Write what a person reads of a run: CIF files, table, what to cite, page. Only the ledger is read."""
     from onnes.report.export import export
     from onnes.report.page import write_page
+    from onnes.report.story import read_run
     from onnes.report.tables import candidate_rows
 
-    export(ledger, "cif", out / "candidates")
-    export(ledger, "csv", out / "candidates.csv")
-    export(ledger, "bib", out / "references.bib")
-    write_page(ledger, out / "report.html")
-    return candidate_rows(ledger)
+    run = read_run(ledger)
+    export(run, "cif", out / "candidates")
+    export(run, "csv", out / "candidates.csv")
+    export(run, "bib", out / "references.bib")
+    write_page(run, out / "report.html")
+    return candidate_rows(run)
 
 
 def _settings(given: Settings | dict[str, Any] | str | Path | None) -> Settings | None:

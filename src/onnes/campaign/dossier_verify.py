@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from onnes.campaign.canonical import content_hash
-from onnes.campaign.ledger import Ledger, Verdict
+from onnes.campaign.ledger import Candidate, Ledger, Verdict
 from onnes.errors import InputError, OnnesError
 
 #: Folder of a run that is looked through, and the file that a finished verification leaves.
@@ -57,26 +57,43 @@ def attach_verification(ledger: Ledger, id: str, folder: str | Path) -> Verdict:
     Raises
     ------
     InputError
-        ``unknown-candidate``; ``cannot-read`` for a missing or damaged file; ``not-final`` for a calculation that
-        says nothing of the crystal; ``other-crystal`` when the calculation was for other elements.
+        ``unknown-candidate``; ``cannot-read`` for a file that is missing, damaged or of another form; ``not-final``
+        for a calculation that says nothing of the crystal; ``other-crystal`` when the calculation was for other elements.
     """
-    folder = Path(folder)
-    held = next((c for c in ledger.candidates() if c.id == id), None)
+    verdict = _judged(ledger, id, Path(folder))
+    ledger.add_verdicts([verdict])
+    return verdict
+
+
+def _judged(ledger: Ledger, id: str, folder: Path) -> Verdict:
+    """The verdict that a folder holds for the present structure of a candidate; nothing is written."""
+    held = ledger.candidate(id)
     if held is None:
         raise InputError("unknown-candidate", f"the run holds no candidate {id!r}")
     result, plan = _read(folder / FILE), _read(folder / "plan.json")
+    structure = current_structure(ledger, id) or held.structure
+    try:
+        return _verdict(held, structure, result, plan, folder)
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
+        raise InputError(
+            "cannot-read", f"cannot read {folder}: a value of the wrong type ({error})"
+        ) from None
+
+
+def _verdict(
+    held: Candidate, structure: dict[str, Any], result: dict[str, Any], plan: dict[str, Any], folder: Path
+) -> Verdict:
     word = str(result.get("verdict"))
     if word in _OPEN:
         raise InputError("not-final", f"{folder}: {word}, which says nothing of the crystal")
-    structure = current_structure(ledger, id) or held.structure
     computed = sorted(plan.get("masses_u") or {})
     if computed != sorted(set(structure["species"])):
         raise InputError(
-            "other-crystal", f"{folder} holds {'-'.join(computed) or 'nothing'}, which is not {id}"
+            "other-crystal", f"{folder} holds {'-'.join(computed) or 'nothing'}, which is not {held.id}"
         )
     passed = word == "superconductor"
-    verdict = Verdict(
-        id,
+    return Verdict(
+        held.id,
         STAGE,
         passed,
         "" if passed else f"{result.get('reason') or word}: {result.get('detail') or word}",
@@ -88,8 +105,20 @@ def attach_verification(ledger: Ledger, id: str, folder: str | Path) -> Verdict:
         held.seed,
         0.0,
     )
-    ledger.add_verdicts([verdict])
-    return verdict
+
+
+def _refuse_moved(ledger: Ledger, found: Verdict) -> None:
+    """Refuse a result that was first taken for another structure: settings may have changed the candidate since."""
+    taken = [
+        v.input_hash
+        for v in ledger.history(found.candidate, STAGE)
+        if (v.settings_hash, v.model_hash) == (found.settings_hash, found.model_hash)
+    ]
+    if taken and taken[0] != found.input_hash:
+        raise InputError(
+            "other-structure",
+            f"the result was taken for a structure that {found.candidate} no longer has; verify it again",
+        )
 
 
 def attach_all(ledger: Ledger, run: str | Path) -> list[NotAttached]:
@@ -97,7 +126,8 @@ def attach_all(ledger: Ledger, run: str | Path) -> list[NotAttached]:
 
     A result belongs to the candidate whose id is the name of one of its folders, or the end of it as in the names of
     the CIF files (``001_MgB2_g000017``). Of several tiers the highest counts. Verdicts on a structure that the
-    candidate no longer has are taken out of the run; what was not taken stands in the run's facts (``unverified``).
+    candidate no longer has are taken out of the run, and their results are not taken for its new one
+    (``other-structure``); what was not taken stands in the run's facts (``unverified``).
 
     Parameters
     ----------
@@ -108,7 +138,7 @@ def attach_all(ledger: Ledger, run: str | Path) -> list[NotAttached]:
     """
     place = Path(run) / FOLDER
     found = sorted(place.rglob(FILE), key=lambda f: (_tier(f), f)) if place.is_dir() else []
-    names = {_safe(c.id): c.id for c in ledger.candidates()}
+    names = {_safe(id): id for id in ledger.ids()}
     refused = []
     for file in found:
         relative = file.parent.relative_to(place)
@@ -116,7 +146,9 @@ def attach_all(ledger: Ledger, run: str | Path) -> list[NotAttached]:
         try:
             if not id:
                 raise InputError("unknown-candidate", "no folder in its path is named like a candidate")
-            attach_verification(ledger, id, file.parent)
+            verdict = _judged(ledger, id, file.parent)
+            _refuse_moved(ledger, verdict)
+            ledger.add_verdicts([verdict])
         except OnnesError as error:
             refused.append(NotAttached(str(Path(FOLDER) / relative), error.code, error.message))
     stale = [
@@ -138,7 +170,8 @@ def current_structure(ledger: Ledger, id: str) -> dict[str, Any] | None:
     changed = [(order.get(v.stage, -1), v.structure) for v in ledger.verdicts(candidate=id) if v.structure]
     if changed:
         return max(changed, key=lambda pair: pair[0])[1]
-    return next((c.structure for c in ledger.candidates() if c.id == id), None)
+    held = ledger.candidate(id)
+    return None if held is None else held.structure
 
 
 def _read(file: Path) -> dict[str, Any]:

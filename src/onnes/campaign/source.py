@@ -49,6 +49,8 @@ def source(settings: Settings) -> Source:
 def require_same(ledger: Ledger, chosen: Source, settings: Settings) -> None:
     """Refuse to mix candidates of two origins in one run; called before the run is touched.
 
+    Only a run over the same files that was made when their digest was another one gets the present digest.
+
     Raises
     ------
     SettingsError
@@ -56,10 +58,16 @@ def require_same(ledger: Ledger, chosen: Source, settings: Settings) -> None:
     """
     held = ledger.get_meta("source")
     if held is not None and held != chosen.digest:
-        raise SettingsError(
-            "other-source",
-            "this run's crystals were made with other seed, model, files or generate settings; use another --out",
-        )
+        if not isinstance(chosen, Files):
+            raise SettingsError(
+                "other-source",
+                "this run's crystals were made with other seed, model, files or generate settings; use another --out",
+            )
+        if not chosen.adopt(ledger, held):
+            raise SettingsError(
+                "other-source",
+                "this run's crystals come from a generator, or from files of other names or content; use another --out",
+            )
     most = settings.run.n * max(settings.active.rounds, len(ledger.get_meta("rounds", [])), 1)
     if not settings.generate.paths and any(c.index >= most for c in ledger.candidates()):
         n = len(ledger.candidates())
