@@ -191,3 +191,60 @@ def test_workers_give_the_same_verdicts_as_the_driver(ledger, tmp_path):
 def test_guarded_reports_seconds():
     outcomes, seconds = guarded(best_of_none, [Item("a", 0, {}, {})])
     assert outcomes[0].passed and seconds >= 0
+
+
+def test_numbers_that_a_stage_does_not_see_repeat_nothing(ledger, tmp_path):
+    """A changed guess ahead of the costly stage; what follows still has all numbers."""
+    log, shown = tmp_path / "log", []
+
+    def guess(items, by):
+        return [Outcome(i.id, True, "", {"guess_tc": by * i.index}) for i in items]
+
+    def costly(items):
+        shown.extend(set(i.numbers) for i in items)
+        return logged(items, str(log))
+
+    def of(by):
+        first = Stage("guess", partial(guess, by=by), {"by": by})
+        return [first, Stage("costly", costly, sees=lambda name: not name.startswith("guess_"))]
+
+    run_funnel(ledger, of(1.0), Workers(1))
+    alive = run_funnel(ledger, of(2.0), Workers(1))
+    assert len(asked(log)) == 8 and shown == [set()] * 8
+    assert alive[3].numbers == {"guess_tc": 6.0, "k": 3}
+
+
+def few(item: Item, top: int) -> bool:
+    return item.numbers["rank"] <= top
+
+
+def test_those_passed_by_cost_few_commits_and_no_call(tmp_path, monkeypatch):
+    log, commits = tmp_path / "log", []
+
+    def stage(top: int) -> Stage:
+        return Stage(
+            "page",
+            partial(logged, log=str(log), limit=1000),
+            batch_size=1,
+            parallel=True,
+            sees=lambda name: False,
+            wanted=partial(few, top=top),
+        )
+
+    with Ledger.create(tmp_path / "many", {}) as many, Workers(1) as workers:
+        many.add_candidates(Candidate(f"c{k}", k, structure(k), meta={"given": {"k": k}}) for k in range(503))
+        rank = Stage("rank", best, whole=True)
+        run_funnel(many, [rank], workers)
+        add = many.add_verdicts
+        monkeypatch.setattr(
+            many, "add_verdicts", lambda new, **how: commits.append(len(new)) or add(new, **how)
+        )
+        alive = run_funnel(many, [rank, stage(3)], workers)
+        assert len(alive) == 503 and sorted(asked(log)) == ["c500", "c501", "c502"]
+        assert sorted(commits) == [1, 1, 1, 52, *[64] * 7], "the wanted one at a time, the others together"
+        assert alive[0].numbers == {"k": 0, "rank": 503}, "passed by: no numbers"
+        # More wanted: those looked at before are not looked at again, nor when fewer are wanted.
+        run_funnel(many, [rank, stage(4)], workers)
+        assert asked(log)[3:] == ["c499"] and commits[11:] == [1]
+        alive = run_funnel(many, [rank, stage(3)], workers)
+        assert len(asked(log)) == 4 and len(commits) == 12 and len(alive) == 503

@@ -5,17 +5,21 @@ from __future__ import annotations
 import gzip
 import json
 import sys
+from functools import partial
+from importlib.metadata import version
+from types import SimpleNamespace
 
 import pytest
 from pymatgen.core import Lattice, Structure
 
 from onnes.campaign import prescreen as module
-from onnes.campaign.funnel import Item
+from onnes.campaign.funnel import RETRY, Item, guarded
 from onnes.campaign.ledger import Ledger
-from onnes.campaign.prescreen import given, prescreen, settings_of
+from onnes.campaign.prescreen import given, model_hash, prescreen, settings_of
 from onnes.campaign.settings import Settings
 from onnes.campaign.stages import build, check, plain, predict, single_point, stage_names
 from onnes.cli.main import main
+from onnes.errors import CrystalError, ModelError, PhysicsError
 from onnes.theory.debye import debye_temperature
 
 NB = Structure.from_spacegroup("Im-3m", Lattice.cubic(3.30), ["Nb"], [[0, 0, 0]]).get_primitive_structure()
@@ -62,6 +66,66 @@ def test_what_the_file_says_stops_a_crystal_before_any_network(monkeypatch):
     debye = debye_temperature(170.0, 30.0, soft.numbers["density_g_cm3"], soft.numbers["volume_per_atom_A3"])
     assert two.reason == f"debye-low: {debye:.0f} K" and two.numbers["prescreen_debye_source"] == "file"
     assert two.numbers["prescreen_debye_K"] == pytest.approx(float(debye))
+
+
+def test_moduli_of_the_file_count_only_with_the_gate_on_and_only_when_positive(monkeypatch):
+    monkeypatch.setattr("onnes.learn.predictors.predictor", lambda name: Somebody())
+    monkeypatch.setattr("onnes.heads.predicted", moduli(bulk=170.0, shear=40.0))
+    for bulk, shear in ((-1.0, 30.0), (170.0, 0.0), (float("nan"), 30.0)):
+        bad = item("a", NB, **{module.BULK: bulk, module.SHEAR: shear})
+        (off,) = prescreen([bad], limits())
+        assert off.passed and "prescreen_debye_K" not in off.numbers
+        (on,) = prescreen([bad], limits(min_debye_K=100.0))
+        assert on.passed and on.numbers["prescreen_debye_source"] == "learned"
+        # What the file states comes before what is learned.
+        stated = Item("a", 0, bad.structure, {**bad.numbers, module.DEBYE: 99.0}, 0)
+        (low,) = prescreen([stated], limits(min_debye_K=100.0))
+        assert low.reason == "debye-low: 99 K" and low.numbers["prescreen_debye_source"] == "file"
+
+
+def test_only_what_lies_with_the_crystal_is_its_verdict(monkeypatch):
+    monkeypatch.setattr("onnes.learn.predictors.predictor", lambda name: Somebody())
+    one = partial(prescreen, settings=limits(min_debye_K=100.0))
+    for error in (
+        PhysicsError("unstable-moduli", "shear"),
+        CrystalError("no-bonds", "far"),
+        ModelError("unknown-element", "7net-0 does not know Es"),
+    ):
+        monkeypatch.setattr("onnes.heads.predicted", raising(error))
+        (found,) = one([item("a", NB)])
+        assert found.reason == f"debye-unknown: {error.message}" and not found.passed
+    # A missing model ends the run; too little memory is a fault of the machine, tried again on resume.
+    monkeypatch.setattr("onnes.heads.predicted", raising(ModelError("no-model", "no weights")))
+    with pytest.raises(ModelError, match="no weights"):
+        guarded(one, [item("a", NB)])
+    monkeypatch.setattr("onnes.heads.predicted", raising(CrystalError("out-of-memory", "9 atoms")))
+    ((found,), _) = guarded(one, [item("a", NB)])
+    assert found.reason.split(":")[0] in RETRY
+
+
+def test_the_hash_holds_what_the_gates_use():
+    plain_hash, gated = model_hash(limits()), model_hash(limits(min_debye_K=300.0))
+    assert gated.startswith(plain_hash + "+") and gated.endswith("+" + version("sevenn"))
+    assert version("sevenn") not in plain_hash
+
+
+def moduli(bulk, shear):
+    return lambda structure: SimpleNamespace(bulk_GPa=[bulk], shear_GPa=[shear])
+
+
+def raising(error):
+    def fail(structure):
+        raise error
+
+    return fail
+
+
+class Somebody:
+    """A network that refuses nothing."""
+
+    def rows(self, structures, mu_star, formula):
+        row = {"lambda": 1.0, "omega_log_K": 200.0, "tc_K": 9.0, "p_superconductor": 1.0}
+        return [{**row, "dos_ef_states_eV_atom": 1.0} for _ in structures]
 
 
 class Nobody:

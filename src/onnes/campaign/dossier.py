@@ -1,8 +1,10 @@
 """What the ledger keeps of the best candidates for their dossiers: alpha2F, Tc(mu*), four models, phonons.
 
 Two stages behind the ranking. They refuse nobody: what cannot be computed is a note. Only the first in rank are looked
-at; all others pass with empty numbers. Everything is stored as short lists of rounded numbers, keys beginning
-``dossier_`` and ``phonon_``, so that no number of an earlier stage is replaced.
+at, one at a time, so that a kill loses at most one; the funnel passes all others by. Neither the place in the ranking
+nor how many are wanted is part of the ledger's key: they change nothing of what is computed of a crystal. Everything is
+stored as short lists of rounded numbers, keys beginning ``dossier_`` and ``phonon_``, so that no number of an earlier
+stage is replaced.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 #: Raised when the code changes what it answers: old verdicts are then not reused.
 REVISION = {"dossier": 1, "phonons": 1}
+#: The one number of earlier stages that a dossier uses.
+KNOWN = "known_id"
 #: Models whose answers stand side by side, the run's own among them.
 MODELS = ("standard", "spectrum", "fast", "trees")
 #: Columns of ``dossier_models``.
@@ -60,12 +64,8 @@ def dossier_stages(settings: Settings) -> list[Stage]:
     part, predicting = settings.dossier, settings.predict
     if not part.top:
         return []
-    asked = {"top": part.top, "mu_star": float(predicting.mu_star), "formula": predicting.formula}
-    moving = {
-        "phonons": min(part.phonons, part.top),
-        "max_atoms": part.phonon_max_atoms,
-        "potential": settings.relax.potential,
-    }
+    asked = {"mu_star": float(predicting.mu_star), "formula": predicting.formula}
+    moving = {"max_atoms": part.phonon_max_atoms, "potential": settings.relax.potential}
     how: dict[str, Any] = {"batch_size": 1, "parallel": True}
     stages = [
         Stage(
@@ -73,13 +73,16 @@ def dossier_stages(settings: Settings) -> list[Stage]:
             partial(dossier, settings=asked),
             {**asked, "revision": REVISION["dossier"]},
             dossier_hash(),
+            sees=known_alone,
+            wanted=partial(wanted, top=part.top),
             **how,
         )
     ]
-    if moving["phonons"]:
+    if part.phonons:
         weights = potential_hash(settings.relax.potential)
         process, key = partial(phonons, settings=moving), {**moving, "revision": REVISION["phonons"]}
-        stages.append(Stage("phonons", process, key, weights, **how))
+        few = partial(wanted, top=min(part.phonons, part.top))
+        stages.append(Stage("phonons", process, key, weights, sees=nothing, wanted=few, **how))
     return stages
 
 
@@ -89,13 +92,11 @@ def dossier(items: list[Item], settings: dict[str, Any]) -> list[Outcome]:
     Parameters
     ----------
     items : list of Item
-        With ``rank`` among their numbers.
+        With ``known_id`` among their numbers where there is one.
     settings : dict
-        ``top`` (int), ``mu_star`` (float), ``formula`` (str).
+        ``mu_star`` (float), ``formula`` (str).
     """
-    return [
-        Outcome(i.id, True, "", _dossier(i, settings) if wanted(i, settings["top"]) else {}) for i in items
-    ]
+    return [Outcome(i.id, True, "", _dossier(i, settings)) for i in items]
 
 
 def phonons(items: list[Item], settings: dict[str, Any]) -> list[Outcome]:
@@ -104,20 +105,26 @@ def phonons(items: list[Item], settings: dict[str, Any]) -> list[Outcome]:
     Parameters
     ----------
     items : list of Item
-        With ``rank`` among their numbers.
     settings : dict
-        ``phonons`` (int, how many of the best), ``max_atoms`` (int), ``potential`` (str).
+        ``max_atoms`` (int), ``potential`` (str).
     """
-    return [
-        Outcome(i.id, True, "", _phonons(i, settings) if wanted(i, settings["phonons"]) else {})
-        for i in items
-    ]
+    return [Outcome(i.id, True, "", _phonons(i, settings)) for i in items]
 
 
 def wanted(item: Item, top: int) -> bool:
     """Whether a candidate is among the first `top` in rank."""
     rank = item.numbers.get("rank")
     return rank is not None and int(rank) <= top
+
+
+def known_alone(name: str) -> bool:
+    """Hide all numbers but the id of the known crystal."""
+    return name == KNOWN
+
+
+def nothing(name: str) -> bool:
+    """Hide all numbers: the structure alone decides."""
+    return False
 
 
 def dossier_hash() -> str:
@@ -137,7 +144,7 @@ def _dossier(item: Item, settings: dict[str, Any]) -> dict[str, Any]:
     numbers: dict[str, Any] = {
         "dossier_models": [_model(item, name, structure, mu_star, formula) for name in MODELS]
     }
-    known = str(item.numbers.get("known_id") or "")
+    known = str(item.numbers.get(KNOWN) or "")
     numbers["dossier_known_formula"] = _usual(KnownCrystals.load().formula_of(known)) if known else ""
     try:
         numbers.update(_spectrum(structure, formula))

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from typing import Any, Protocol
 
 from onnes.campaign.canonical import content_hash
@@ -20,6 +21,8 @@ from onnes.parallel import Engine, WorkerDiedError, completed
 
 #: Reasons that are the machine's or our own fault: such verdicts are tried again on every resume.
 RETRY = ("internal-error", "worker-died")
+#: Items a commit of those that a stage passes by.
+PASSED_BY = 64
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,11 @@ class Outcome:
     structure: dict[str, Any] | None = None
 
 
+def everything(name: str) -> bool:
+    """Hide no number from a stage."""
+    return True
+
+
 @dataclass(frozen=True)
 class Stage:
     """One stage.
@@ -74,6 +82,12 @@ class Stage:
         Sent to the engine.
     whole : bool
         Called once with all survivors (ranking, comparing with each other).
+    sees : callable
+        Name of a number -> whether the stage uses it. The others neither reach `process` nor enter the ledger's key,
+        so that a change of theirs repeats nothing.
+    wanted : callable, optional
+        Whether an item, with all its numbers, is looked at. The others pass with no numbers, answered by the driver
+        in batches of `PASSED_BY`. Not for a stage that is `whole`.
     """
 
     name: str
@@ -83,6 +97,8 @@ class Stage:
     batch_size: int = 16
     parallel: bool = False
     whole: bool = False
+    sees: Callable[[str], bool] = everything
+    wanted: Callable[[Item], bool] | None = None
 
     @property
     def settings_hash(self) -> str:
@@ -160,7 +176,9 @@ def _run_stage(
     ledger: Ledger, stage: Stage, alive: list[Item], engine: Engine, watcher: Watcher
 ) -> dict[str, Verdict]:
     """Return the verdict of every item, computing those the ledger does not hold."""
-    hashes = _input_hashes(stage, alive)
+    passed_by = {i.id for i in alive if stage.wanted is not None and not stage.wanted(i)}
+    alive = [_view(stage, item) for item in alive]
+    hashes = _input_hashes(stage, alive, passed_by)
     held = ledger.found(stage.name, stage.settings_hash, stage.model_hash)
     verdicts = {}
     for item in alive:
@@ -174,9 +192,14 @@ def _run_stage(
     watcher.begin(stage.name, len(alive), len(verdicts))
     for v in verdicts.values():
         watcher.advance(stage.name, int(v.passed), int(not v.passed))
+    idle = [item for item in todo if item.id in passed_by]
+    todo = [item for item in todo if item.id not in passed_by]
     size = max(len(todo), 1) if stage.whole else stage.batch_size
-    batches = [todo[i : i + size] for i in range(0, len(todo), size)]
-    for batch, outcomes, seconds in _compute(stage, batches, engine):
+    answers = chain(
+        ((batch, {i.id: Outcome(i.id, True) for i in batch}, 0.0) for batch in _batches(idle, PASSED_BY)),
+        _compute(stage, _batches(todo, size), engine),
+    )
+    for batch, outcomes, seconds in answers:
         fresh = [_verdict(stage, item, outcomes, hashes, seconds / len(batch)) for item in batch]
         ledger.add_verdicts(fresh, replace=True)
         verdicts.update({v.candidate: v for v in fresh})
@@ -185,8 +208,20 @@ def _run_stage(
     return verdicts
 
 
-def _input_hashes(stage: Stage, alive: list[Item]) -> dict[str, str]:
-    hashes = {item.id: content_hash([item.structure, item.numbers]) for item in alive}
+def _view(stage: Stage, item: Item) -> Item:
+    """An item with the numbers that a stage uses."""
+    return replace(item, numbers={k: v for k, v in item.numbers.items() if stage.sees(k)})
+
+
+def _batches(items: list[Item], size: int) -> list[list[Item]]:
+    return [items[i : i + size] for i in range(0, len(items), size)]
+
+
+def _input_hashes(stage: Stage, alive: list[Item], passed_by: set[str]) -> dict[str, str]:
+    hashes = {
+        item.id: content_hash("passed by" if item.id in passed_by else [item.structure, item.numbers])
+        for item in alive
+    }
     if stage.whole:
         # What a crystal gets depends on its company.
         company = content_hash(hashes)

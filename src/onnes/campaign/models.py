@@ -34,8 +34,14 @@ def fingerprints(settings: Settings) -> dict[str, dict[str, str]]:
     from onnes.stability.novelty import INDEX
 
     model = settings.predict.model
+    gated = settings.prescreen.min_debye_K > 0
     names = {
-        "prescreen": [*_weights(FILES["fast"]), "properties.safetensors"] if settings.prescreens else [],
+        "prescreen": [
+            *_weights(FILES["fast"]),
+            *(["properties.safetensors", "package sevenn"] if gated else []),
+        ]
+        if settings.prescreens
+        else [],
         "relax": [f"package {settings.relax.potential}"],
         "novel": [INDEX],
         "hull": [TABLE],

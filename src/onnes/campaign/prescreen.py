@@ -8,11 +8,12 @@ learned moduli, of what is left.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from onnes.campaign.funnel import Item, Outcome
-from onnes.errors import OnnesError
+from onnes.errors import CrystalError, ModelError, OnnesError, PhysicsError
 
 if TYPE_CHECKING:
     from onnes.campaign.settings import PredictPart, PrescreenPart
@@ -58,11 +59,16 @@ def settings_of(part: PrescreenPart, predict: PredictPart) -> dict[str, Any]:
 
 def model_hash(settings: Mapping[str, Any]) -> str:
     """Hash of the networks the gates use."""
+    from importlib.metadata import version
+
     from onnes.learn.predictors import model_hash as of
     from onnes.learn.store import Checkpoint, pretrained
 
-    heads = Checkpoint.load(pretrained("properties.safetensors")).hash if settings["min_debye_K"] > 0 else ""
-    return "+".join(h for h in (of("fast"), heads) if h)
+    if not settings["min_debye_K"] > 0:
+        return of("fast")
+    # The heads read features of a potential inside the sevenn package: its version stands for its weights.
+    heads = Checkpoint.load(pretrained("properties.safetensors")).hash
+    return "+".join((of("fast"), heads, version("sevenn")))
 
 
 def prescreen(items: list[Item], settings: dict[str, Any]) -> list[Outcome]:
@@ -85,7 +91,7 @@ def prescreen(items: list[Item], settings: dict[str, Any]) -> list[Outcome]:
 
 def _by_file(item: Item, settings: Mapping[str, Any]) -> Outcome | None:
     """Refuse by numbers of the file alone; None when they do not refuse it."""
-    dos, debye = item.numbers.get(DOS), _given_debye(item)
+    dos, debye = item.numbers.get(DOS), _given_debye(item) if settings["min_debye_K"] > 0 else None
     reason = _dos_reason(dos, settings) or _debye_reason(debye, settings)
     return Outcome(item.id, False, reason, _numbers(None, dos, debye, "file")) if reason else None
 
@@ -108,10 +114,19 @@ def _by_networks(item: Item, row: Mapping[str, Any], settings: Mapping[str, Any]
     if debye is None:
         try:
             debye, source = _learned_debye(item), "learned"
-        except OnnesError as error:
+        except (CrystalError, PhysicsError, ModelError) as error:
+            _raise_what_is_not_the_crystals(error)
             return Outcome(item.id, False, f"debye-unknown: {error.message}", numbers)
     reason = _debye_reason(debye, settings)
     return Outcome(item.id, not reason, reason, {**numbers, **_numbers(None, None, debye, source)})
+
+
+def _raise_what_is_not_the_crystals(error: OnnesError) -> None:
+    """Too little memory is tried again on resume; of the models only an element they do not know is a verdict."""
+    if error.code == "out-of-memory":
+        raise MemoryError(error.message) from error
+    if isinstance(error, ModelError) and error.code != "unknown-element":
+        raise error
 
 
 def _numbers(
@@ -139,11 +154,15 @@ def _debye_reason(debye: float | None, settings: Mapping[str, Any]) -> str:
 
 
 def _given_debye(item: Item) -> float | None:
-    """Debye temperature of the file's moduli, or the one it states."""
-    if BULK in item.numbers:
-        return _debye(item, item.numbers[BULK], item.numbers[SHEAR])
-    stated = item.numbers.get(DEBYE)
-    return None if stated is None else float(stated)
+    """Debye temperature of the file's moduli, or the one it states; what is not positive counts as not given."""
+    bulk, shear, stated = (item.numbers.get(name) for name in (BULK, SHEAR, DEBYE))
+    if _positive(bulk) and _positive(shear):
+        return _debye(item, float(bulk), float(shear))
+    return float(stated) if _positive(stated) else None
+
+
+def _positive(value: float | None) -> TypeGuard[float]:
+    return value is not None and math.isfinite(value) and value > 0
 
 
 def _learned_debye(item: Item) -> float:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 #: Raised when the code of a stage changes what it answers: old verdicts are then not reused.
 REVISION = {
     "check": 1,
-    "prescreen": 1,
+    "prescreen": 2,
     "unique": 1,
     "relax": 1,
     "symmetry": 1,
@@ -109,7 +109,13 @@ def _stage(
     **how: Any,
 ) -> Stage:
     process = function if settings is None else partial(function, settings=settings)
-    return Stage(name, process, {**(settings or {}), "revision": REVISION[name]}, model_hash, **how)
+    key = {**(settings or {}), "revision": REVISION[name]}
+    return Stage(name, process, key, model_hash, sees=_not_of_prescreen, **how)
+
+
+def _not_of_prescreen(name: str) -> bool:
+    """Whether a stage may use a number: those of the pre-screen are its own, and change with mu* and its gates."""
+    return not name.startswith("prescreen_")
 
 
 def structure_of(item: Item) -> Structure:
