@@ -58,7 +58,8 @@ def attach_verification(ledger: Ledger, id: str, folder: str | Path) -> Verdict:
     ------
     InputError
         ``unknown-candidate``; ``cannot-read`` for a file that is missing, damaged or of another form; ``not-final``
-        for a calculation that says nothing of the crystal; ``other-crystal`` when the calculation was for other elements.
+        for a calculation that says nothing of the crystal; ``other-crystal`` when the calculation was for other
+        elements.
     """
     verdict = _judged(ledger, id, Path(folder))
     ledger.add_verdicts([verdict])
