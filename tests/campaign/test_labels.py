@@ -15,6 +15,7 @@ from onnes.campaign.settings import Settings
 from onnes.campaign.stages import plain
 from onnes.data.records import Record, write_records
 from onnes.errors import DataError, InputError, SettingsError
+from onnes.theory.tc import tc
 
 
 def rocksalt(a: float, metal: str, other: str) -> Structure:
@@ -174,14 +175,19 @@ out.mkdir(exist_ok=True)
 crystal = next(iter(read([path])))
 formula = crystal.structure.reduced_formula
 if formula == "NbC":
-    record = Record.from_structure(crystal.structure, path.stem, labels={"Tc_K": 11.5, "lambda": 0.9})
+    values = {"Tc_K": 11.5, "lambda": 0.9, "omega_log_K": 300.0, "omega_2_K": 360.0}
+    record = Record.from_structure(crystal.structure, path.stem, labels=values)
     write_records(out / "records.jsonl", [record])
     print(json.dumps([{"id": path.stem, "status": "ok"}]))
 elif formula == "TiN":
     print(json.dumps([{"status": "unstable", "reason": "imaginary", "detail": "at X"}]))
     sys.exit(1)
 elif formula == "VN":
-    print(json.dumps([{"status": "refused", "reason": "in-use"}]))
+    print(json.dumps([{"id": path.stem, "status": "failed", "reason": "in-use"}]))
+    sys.exit(1)
+elif formula == "HfN":
+    print("onnes: no room on the disk [cannot-write]", file=sys.stderr)
+    print(json.dumps([{"id": path.stem, "status": "failed", "reason": "cannot-write"}]))
     sys.exit(1)
 else:
     print("onnes: no pseudopotentials [missing-pseudopotential]", file=sys.stderr)
@@ -198,11 +204,25 @@ def verify(tmp_path):
 def test_verify_reads_records_and_verdicts(verify, tmp_path):
     asked = [*ASKED, chosen("g000003", rocksalt(4.1, "V", "N"))]
     good, bad = verify.labels(asked, tmp_path)
-    assert (good.tc_K, good.lam, good.weight, good.source) == (11.5, 0.9, 0.5, "onnes-dft quick")
+    assert (good.lam, good.omega_log_K, good.weight, good.source) == (0.9, 300.0, 0.5, "onnes-dft quick")
     assert bad.tc_K is None and bad.reason == "unstable: imaginary: at X"
     # A run that another process holds is no verdict on the crystal.
     assert "g000003" in verify.waiting(asked[2:], tmp_path)
     assert json.loads((tmp_path / "verify/g000001/run/records.jsonl").read_text())["Tc_K"] == 11.5
+
+
+@pytest.mark.parametrize("formula", ["mcmillan-allen-dynes", "allen-dynes", "xie"])
+def test_verify_labels_follow_the_formula_of_the_predictions(verify, tmp_path, formula):
+    given = {"active": {"rounds": 1, "labeller": "verify"}, "predict": {"formula": formula, "mu_star": 0.13}}
+    by = Verify(Settings.from_dict(given), verify.command)
+    (label,) = by.labels(ASKED[:1], tmp_path)
+    assert label.tc_K == pytest.approx(tc(0.9, 300.0, 360.0, mu_star=0.13, formula=formula).tc_K)
+    assert by.settings["formula"] == formula and label.tc_K != 11.5
+
+
+def test_a_full_disk_is_no_verdict_on_a_crystal(verify, tmp_path):
+    with pytest.raises(InputError, match=r"no room on the disk \[cannot-write\]"):
+        list(verify.labels([chosen("g000005", rocksalt(4.5, "Hf", "N"))], tmp_path))
 
 
 def test_verify_that_cannot_run_stops_the_campaign_with_its_words(verify, tmp_path):

@@ -14,7 +14,7 @@ import pytest
 from onnes.campaign import rounds, rounds_models, stages
 from onnes.campaign.canonical import content_hash
 from onnes.campaign.funnel import Item, Outcome, Stage
-from onnes.campaign.labels import Label
+from onnes.campaign.labels import Label, Person
 from onnes.campaign.ledger import Candidate, Ledger
 from onnes.campaign.rounds_choose import choose_batch, costs
 from onnes.campaign.rounds_models import Models
@@ -62,7 +62,7 @@ class Teller:
     def __init__(self, withheld=()):
         self.asked, self.withheld = [], set(withheld)
 
-    def labels(self, chosen, folder):
+    def labels(self, chosen, folder, done=()):
         for one in chosen:
             if one.id in self.withheld:
                 continue
@@ -252,6 +252,29 @@ def test_missing_labels_hold_the_round_up_and_more_rounds_go_on(tmp_path, monkey
     assert state == "finished" and teller.asked == [late]
     assert run(tmp_path / "a", monkeypatch)[0] == whole
     assert told(tmp_path / "a") == told(tmp_path / "whole")
+
+
+def test_a_person_who_corrects_a_mistake_later_still_has_blanks_skipped(tmp_path, monkeypatch):
+    chosen = settings(rounds=1, labeller="file", blanks="skip")
+    assert run(tmp_path, monkeypatch, Person(chosen), chosen)[0] == "waiting"
+    path = tmp_path / "round-1" / "to_label.csv"
+    head, *rows = path.read_text().splitlines()
+    (good, typo, blank), columns = rows, head.split(",")
+    assert columns[-5:] == ["tc_K", "lambda", "omega_log_K", "failed", "source"]
+    good, wrong, right = good[:-4] + "7,,,,", typo[:-4] + "warm,,,,", typo[:-4] + "8,,,,"
+    path.write_text("\n".join([head, good, wrong, blank]) + "\n")
+    assert run(tmp_path, monkeypatch, Person(chosen), chosen)[0] == "waiting"
+    with Ledger.open(tmp_path, read_only=True) as ledger:
+        assert [v.numbers["label_tc_K"] for v in ledger.verdicts(stage="label")] == [7.0]
+        assert "not-a-number" in ledger.get_meta("waiting")
+    path.write_text("\n".join([head, good, right, blank]) + "\n")
+    assert run(tmp_path, monkeypatch, Person(chosen), chosen)[0] == "finished"
+    with Ledger.open(tmp_path, read_only=True) as ledger:
+        found = {v.candidate: v for v in ledger.history(stage="label")}
+        assert len(ledger.history(stage="label")) == 3
+    ids = [row.split(",")[0] for row in rows]
+    assert [found[i].numbers.get("label_tc_K") for i in ids] == [7.0, 8.0, None]
+    assert found[ids[2]].reason.startswith("skipped")
 
 
 def test_choices_stand_when_settings_change(tmp_path, monkeypatch):

@@ -17,10 +17,11 @@ from onnes.errors import ModelError
 from onnes.learn.predictors import model_hash
 from onnes.prediction import predict
 
-PAIRS = [(a, b) for a in ("Nb", "V", "Ti", "Zr", "Ta") for b in ("C", "N")]
+#: None of these formulas is in the training set of the shipped predictors.
+PAIRS = [(a, b) for a in ("Nb", "V", "Zr", "Ta", "Hf") for b in ("Ga", "Si")]
 
 
-def caesium(metal: str, other: str, a: float = 2.75) -> Structure:
+def caesium(metal: str, other: str, a: float = 3.05) -> Structure:
     return Structure(Lattice.cubic(a), [metal, other], [[0, 0, 0], [0.5, 0.5, 0.5]])
 
 
@@ -38,12 +39,11 @@ def verdict(id: str, stage: str, numbers: dict, structure, hash: str) -> Verdict
     return Verdict(id, stage, True, "", numbers, structure, "i", "s", hash, 0, 0.0)
 
 
-@pytest.fixture
-def ledger(tmp_path):
-    """Ten labels, all at twice what the shipped trees say (as scores go)."""
-    crystals = [caesium(*pair) for pair in PAIRS]
+def filled(folder, pairs):
+    """A ledger with a label of each pair, all at twice what the shipped trees say (as scores go)."""
+    crystals = [caesium(*pair) for pair in pairs]
     table = predict(crystals, model="trees").to_dict("records")
-    with Ledger.create(tmp_path / "run", {}) as book:
+    with Ledger.create(folder, {}) as book:
         for k, (crystal, row) in enumerate(zip(crystals, table, strict=True)):
             name, shape = f"g{k:06d}", plain(crystal)
             mean, std = normal_of(row["tc_K"], row["tc_low_K"], row["tc_high_K"])
@@ -59,6 +59,11 @@ def ledger(tmp_path):
         yield book
 
 
+@pytest.fixture
+def ledger(tmp_path):
+    yield from filled(tmp_path / "run", PAIRS)
+
+
 def test_a_round_learns_from_the_labels_before_it_once(ledger, tmp_path, monkeypatch):
     out = tmp_path / "run"
     first = prepare(ledger, settings(), out, 1, generator=False)
@@ -68,7 +73,7 @@ def test_a_round_learns_from_the_labels_before_it_once(ledger, tmp_path, monkeyp
     assert said["used"] and said["n"] == 10 and said["mae_corrected"] < 0.6 * said["mae_shipped"]
     assert second.predictor_hash == f"{first.predictor_hash}+{said['hash']}"
     # What the correction says of an unseen crystal of the same kind: higher.
-    other = caesium("Hf", "N", 2.9)
+    other = caesium("Mo", "Ga", 3.1)
     row = predict([other], model="trees").to_dict("records")[0]
     mean, std = normal_of(row["tc_K"], row["tc_low_K"], row["tc_high_K"])
     correction = retrain.Correction.load(second.correction)
@@ -93,9 +98,44 @@ def test_a_lost_model_is_made_again_if_it_is_the_same(ledger, tmp_path):
 
 def test_labels_of_later_rounds_and_of_another_predictor_do_not_count(ledger, tmp_path):
     assert prepare(ledger, settings(predictor=False), tmp_path / "run", 2, generator=False).learnt == {}
-    fast = settings().model_copy(update={"predict": settings().predict.model_copy(update={"model": "fast"})})
-    found = prepare(ledger, fast, tmp_path / "run", 2, generator=False)
+    found = prepare(ledger, with_model("fast"), tmp_path / "run", 2, generator=False)
     assert found.correction is None and found.learnt["predictor"]["n"] == 0
+
+
+def with_model(name: str, **active) -> Settings:
+    found = settings(**active)
+    return found.model_copy(update={"predict": found.predict.model_copy(update={"model": name})})
+
+
+def test_a_correction_of_one_predictor_is_not_applied_to_another(ledger, tmp_path):
+    out = tmp_path / "run"
+    trees = prepare(ledger, settings(), out, 2, generator=False)
+    assert trees.learnt["predictor"]["corrects"] == model_hash("trees")
+    fast = prepare(ledger, with_model("fast"), out, 2, generator=False)
+    assert fast.correction is None and fast.predictor_hash == model_hash("fast")
+    assert fast.learnt["predictor"]["corrects"] == model_hash("fast")
+    # Back again it is learnt again, and comes out the same.
+    assert prepare(ledger, settings(), out, 2, generator=False) == trees
+
+
+def test_what_was_learnt_is_used_only_while_it_is_switched_on(ledger, tmp_path):
+    out = tmp_path / "run"
+    on = prepare(ledger, settings(), out, 2, generator=False)
+    held = ledger.get_meta("round_models")
+    held["2"]["generator"] = {"hash": "0123456789abcdef"}
+    ledger.set_meta("round_models", held)
+    off = prepare(ledger, settings(predictor=False), out, 2, generator=True)
+    assert off.correction is None and off.generator is None and off.learnt == {}
+    assert off.predictor_hash == model_hash("trees")
+    assert off.generator_hash == prepare(ledger, settings(), out, 1, generator=True).generator_hash
+    assert prepare(ledger, settings(), out, 2, generator=False) == on
+
+
+def test_labels_of_training_formulas_teach_nothing(tmp_path):
+    known = [("Nb", "C"), ("Nb", "N"), ("Ti", "N")]
+    for ledger in filled(tmp_path / "run", PAIRS + known):
+        said = prepare(ledger, settings(), tmp_path / "run", 2, generator=False).learnt["predictor"]
+    assert said["n"] == len(PAIRS) and said["labels_left_out"] == {"in_training": 3}
 
 
 def test_paths_of_a_file_are_beside_it(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -16,8 +17,12 @@ from test_run import TIER, Desk
 from typer.testing import CliRunner
 from upf import folder_of, upf
 
+from onnes.campaign.labels import Chosen, Verify
+from onnes.campaign.settings import Settings
+from onnes.campaign.stages import plain
 from onnes.cli.main import app
 from onnes.dft.matdyn_files import parse_a2f
+from onnes.dft.run import only_one
 from onnes.errors import OnnesError
 
 
@@ -208,6 +213,34 @@ def test_verdict_result_and_record_of_a_finished_run(run, small, tmp_path):
     assert sha256 == hashlib.sha256((tmp_path / "pp" / "Al.upf").read_bytes()).hexdigest()
     assert record["meta"]["dft"]["quantum_espresso"] == "6.7MaX"
     assert (tmp_path / "out" / "figures" / "phonons.png").is_file()
+
+
+def test_a_folder_in_use_is_a_row_and_the_other_crystals_go_on(run, small, tmp_path):
+    desk = Desk(tmp_path)
+    (tmp_path / "cifs").mkdir()
+    for name in ("a", "b"):
+        AL.to(filename=str(tmp_path / "cifs" / f"{name}.cif"))
+    (tmp_path / "out" / "a").mkdir(parents=True)
+    with only_one(tmp_path / "out" / "a"):
+        code, out, err = run("verify", tmp_path / "cifs", *options(tmp_path, desk), "--json")
+    held, done = json.loads(out)
+    assert code == 1 and held == {"id": "a", "status": "failed", "reason": "in-use"} and "[in-use]" in err
+    assert done["id"] == "b" and done["verdict"] not in ("", "failed")
+    records = [json.loads(line) for line in (tmp_path / "out" / "records.jsonl").read_text().splitlines()]
+    assert [record["id"] for record in records] == ["b"]
+
+
+def test_a_campaign_waits_for_a_verify_that_still_runs(tmp_path, monkeypatch):
+    desk = Desk(tmp_path)
+    monkeypatch.setenv("PATH", str(desk.place), prepend=os.pathsep)
+    active = {"rounds": 1, "labeller": "verify", "pseudo": str(tmp_path / "pp")}
+    by = Verify(Settings.from_dict({"active": active}))
+    asked = [Chosen("g000000", plain(AL.get_primitive_structure()))]
+    folder = tmp_path / "verify" / "g000000" / "run"
+    folder.mkdir(parents=True)
+    with only_one(folder):
+        assert list(by.labels(asked, tmp_path)) == []
+    assert "in-use" in by.waiting(asked, tmp_path) and not (desk.place / "CALLS").exists()
 
 
 def test_wrong_element_is_named_and_the_rerun_completes(run, small, tmp_path):

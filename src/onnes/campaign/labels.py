@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -96,8 +96,18 @@ class Labeller(Protocol):
     #: What the labels depend on besides the crystal.
     settings: dict[str, Any]
 
-    def labels(self, chosen: Sequence[Chosen], folder: Path) -> Iterator[Label]:
-        """Yield the labels that are known; ``folder`` is that of the round."""
+    def labels(self, chosen: Sequence[Chosen], folder: Path, done: Collection[str] = ()) -> Iterator[Label]:
+        """Yield the labels that are known.
+
+        Parameters
+        ----------
+        chosen : sequence of Chosen
+            Crystals of the round without a label.
+        folder : Path
+            Of the round.
+        done : collection of str
+            Ids of the crystals of the round that have theirs.
+        """
 
     def waiting(self, left: Sequence[Chosen], folder: Path) -> str:
         """What has to be done for those that are left, in words."""
@@ -117,8 +127,10 @@ def labeller(settings: Settings) -> Labeller:
     return Verify(settings) if kind == "verify" else Person(settings)
 
 
-def tc_of(lam: float, omega_log_K: float, settings: Settings) -> float:
-    """Tc of lambda and omega_log by the formula and the mu* of the run, with the usual omega_2 of the training set.
+def tc_of(lam: float, omega_log_K: float, settings: Settings, omega_2_K: float | None = None) -> float:
+    """Tc of lambda and omega_log by the formula and the mu* of the run.
+
+    Without an omega_2 it is the usual one of the training set.
 
     Raises
     ------
@@ -133,11 +145,16 @@ def tc_of(lam: float, omega_log_K: float, settings: Settings) -> float:
     found = tc_array(
         np.array([lam]),
         np.array([omega_log_K]),
-        np.array([OMEGA_2_RATIO * omega_log_K]),
+        np.array([OMEGA_2_RATIO * omega_log_K if omega_2_K is None else omega_2_K]),
         mu_star=float(settings.predict.mu_star),
         formula=settings.predict.formula,
     )
     return float(found[0])
+
+
+def _tc_of_record(record: Record, settings: Settings) -> float:
+    values = record.labels
+    return tc_of(values["lambda"], values["omega_log_K"], settings, values.get("omega_2_K"))
 
 
 class Table:
@@ -163,10 +180,10 @@ class Table:
             if name in record.labels:
                 return float(record.labels[name])
         if {"lambda", "omega_log_K"} <= set(record.labels):
-            return tc_of(record.labels["lambda"], record.labels["omega_log_K"], self._settings)
+            return _tc_of_record(record, self._settings)
         return None
 
-    def labels(self, chosen: Sequence[Chosen], folder: Path) -> Iterator[Label]:
+    def labels(self, chosen: Sequence[Chosen], folder: Path, done: Collection[str] = ()) -> Iterator[Label]:
         """Look every crystal up; those that are not there have no label."""
         for one in chosen:
             found = self._find(one)
@@ -203,7 +220,13 @@ class Verify:
 
     def __init__(self, settings: Settings, command: Sequence[str] | None = None) -> None:
         a = settings.active
-        self.settings = {"labeller": "verify", "tier": a.tier, "mu_star": float(settings.predict.mu_star)}
+        self._settings = settings
+        self.settings = {
+            "labeller": "verify",
+            "tier": a.tier,
+            "mu_star": float(settings.predict.mu_star),
+            "formula": str(settings.predict.formula),
+        }
         self.tier, self.cores, self.pseudo = a.tier, a.cores, a.pseudo
         self.mu_star = float(settings.predict.mu_star)
         if command is None:
@@ -211,9 +234,8 @@ class Verify:
 
             find_programs(None, self.cores)
         self.command = list(command or (sys.executable, "-m", "onnes.cli.main", "verify"))
-        self._busy: list[str] = []
 
-    def labels(self, chosen: Sequence[Chosen], folder: Path) -> Iterator[Label]:
+    def labels(self, chosen: Sequence[Chosen], folder: Path, done: Collection[str] = ()) -> Iterator[Label]:
         """Run what is not finished; a run that was cut goes on where it was."""
         import time
 
@@ -224,7 +246,6 @@ class Verify:
             write_cif(one, place / f"{one.id}.cif")
             row = self._run(place, one.id)
             if row.get("reason") == "in-use":
-                self._busy.append(one.id)
                 continue
             label = self._label(one.id, row, place / "run")
             yield Label(**{**label.__dict__, "seconds": time.monotonic() - began})
@@ -241,27 +262,30 @@ class Verify:
                 text=True,
             )
         if done.returncode not in (0, 1):
-            lines = (place / "verify.log").read_text(encoding="utf-8", errors="replace").splitlines()
-            said = next((line for line in reversed(lines) if line.strip()), "it said nothing")
-            raise InputError(
-                "cannot-verify", f"onnes verify of {name} stopped: {said.removeprefix('onnes: ')}"
-            )
+            raise _stopped(place, name)
         try:
-            rows = json.loads(done.stdout)
-            return dict(rows[0])
+            row = dict(json.loads(done.stdout)[0])
         except (ValueError, LookupError, TypeError):
             raise InputError(
                 "cannot-verify", f"onnes verify of {name} gave no result; see {place / 'verify.log'}"
             ) from None
+        # A run that could not even be judged (a full disk) says nothing about the crystal.
+        if row.get("status") == "failed" and "verdict" not in row and row.get("reason") != "in-use":
+            raise _stopped(place, name)
+        return row
 
     def _label(self, name: str, row: dict[str, Any], run: Path) -> Label:
         source = f"onnes-dft {self.tier}"
         record = _first_record(run / "records.jsonl")
-        if row.get("status") == "ok" and record is not None and "Tc_K" in record.labels:
-            values = record.labels
-            lam, wlog = values.get("lambda"), values.get("omega_log_K")
-            weight = TIER_WEIGHT[self.tier]
-            return Label(name, float(values["Tc_K"]), lam, wlog, source=source, weight=weight)
+        if (
+            row.get("status") == "ok"
+            and record is not None
+            and {"lambda", "omega_log_K"} <= set(record.labels)
+        ):
+            # Not the record's Tc_K, which is always that of Allen and Dynes: predictions follow the run's formula.
+            tc = _tc_of_record(record, self._settings)
+            lam, wlog = record.labels["lambda"], record.labels["omega_log_K"]
+            return Label(name, tc, lam, wlog, source=source, weight=TIER_WEIGHT[self.tier])
         code = str(row.get("status") or "failed")
         words = ": ".join(str(row[k]) for k in ("reason", "detail") if row.get(k))
         return Label(name, reason=f"{code}: {words}" if words else code, source=source)
@@ -272,6 +296,13 @@ class Verify:
             f"onnes verify of {', '.join(c.id for c in left)} is still running from before (in-use); "
             "resume when it has ended"
         )
+
+
+def _stopped(place: Path, name: str) -> InputError:
+    """What to raise when onnes verify could not run, in its own last words."""
+    lines = (place / "verify.log").read_text(encoding="utf-8", errors="replace").splitlines()
+    said = next((line for line in reversed(lines) if line.strip()), "it said nothing")
+    return InputError("cannot-verify", f"onnes verify of {name} stopped: {said.removeprefix('onnes: ')}")
 
 
 def _first_record(path: Path) -> Record | None:
@@ -297,7 +328,7 @@ class Person:
         self.settings = {"labeller": "file"}
         self._mistakes: list[str] = []
 
-    def labels(self, chosen: Sequence[Chosen], folder: Path) -> Iterator[Label]:
+    def labels(self, chosen: Sequence[Chosen], folder: Path, done: Collection[str] = ()) -> Iterator[Label]:
         """Write the file if it is not there; read what has been filled in."""
         from onnes.campaign import labels_file as sheet
 
@@ -309,10 +340,12 @@ class Person:
             sheet.write(path, chosen)
         skip = self._settings.active.blanks == "skip"
         fresh = not any(sheet.filled(path))
-        read = sheet.read(path, {one.id for one in chosen})
+        read = sheet.read(path, {one.id for one in chosen} | set(done))
         self._mistakes = read.mistakes
-        known = {row.id for row in read.rows}
-        for row in read.rows:
+        # Rows taken before are still in the file.
+        rows = [row for row in read.rows if row.id not in done]
+        known = {row.id for row in rows}
+        for row in rows:
             tc = row.tc_K
             if tc is None and not row.failed:
                 assert row.lam is not None and row.omega_log_K is not None

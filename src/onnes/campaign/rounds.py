@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from onnes.parallel import Engine
 
 #: Raised when what a label verdict means changes.
-REVISION = 1
+REVISION = 2
 #: Stages that decide who may be chosen.
 RANKED = tuple(REVISIONS)[: list(REVISIONS).index("rank") + 1]
 #: Facts of the run under which the ledger keeps the rounds, what they wait for, and the seconds of the open one.
@@ -250,7 +250,7 @@ def _label(run: Run, k: int, chosen: list[Chosen]) -> str:
     folder = folder_of(run.out, k)
     folder.mkdir(parents=True, exist_ok=True)
     by_id = {c.id: c for c in todo}
-    for label in run.labeller.labels(todo, folder):
+    for label in run.labeller.labels(todo, folder, {c.id for c in chosen} - set(by_id)):
         one = by_id.pop(label.id)
         run.ledger.add_verdicts([_label_verdict(run, k, one, label)])
         run.watcher.advance("label", int(label.tc_K is not None), int(label.tc_K is None))

@@ -72,9 +72,15 @@ def prepare(ledger: Ledger, settings: Settings, out: Path, k: int, *, generator:
     ModelError
         ``changed-model`` when a model of the round had to be made again and came out different.
     """
+    from onnes.learn.predictors import model_hash
+
     a = settings.active
-    learnt: dict[str, Any] = dict(ledger.get_meta(LEARNT, {}).get(str(k), {}))
-    before = dict(learnt)
+    held: dict[str, Any] = ledger.get_meta(LEARNT, {}).get(str(k), {})
+    before = dict(held)
+    if before.get("predictor", {}).get("corrects") != model_hash(settings.predict.model):
+        # The errors of another predictor, from before a change of settings.
+        before.pop("predictor", None)
+    learnt = dict(before)
     folder = folder_of(out, k)
     if k > 1 and a.predictor and not _kept(learnt.get("predictor"), folder / PREDICTOR):
         learnt["predictor"] = _same(
@@ -84,7 +90,8 @@ def prepare(ledger: Ledger, settings: Settings, out: Path, k: int, *, generator:
         learnt["generator"] = _same(before.get("generator"), _tune(ledger, settings, k, folder / GENERATOR))
     if learnt != before:
         ledger.set_meta(LEARNT, {**ledger.get_meta(LEARNT, {}), str(k): learnt})
-    return _models(settings, folder, learnt, generator)
+    on = {"predictor": a.predictor, "generator": a.generator and generator}
+    return _models(settings, folder, {key: said for key, said in learnt.items() if on[key]}, generator)
 
 
 def _models(settings: Settings, folder: Path, learnt: dict[str, Any], generator: bool) -> Models:
@@ -144,6 +151,13 @@ class Known:
     tc_K: float
     weight: float
 
+    @property
+    def formula(self) -> str:
+        """Alphabetical reduced formula."""
+        from onnes.campaign.labels import Chosen
+
+        return Chosen(self.id, self.structure).formula
+
 
 def labelled(ledger: Ledger, k: int) -> list[Known]:
     """Candidates labelled with a Tc in the rounds before k, in the order of their ids."""
@@ -170,9 +184,23 @@ def _correct(ledger: Ledger, settings: Settings, k: int, path: Path) -> dict[str
     shipped = model_hash(settings.predict.model)
     # Errors of another predictor, from before a change of settings, say nothing about this one.
     known = [one for one in labelled(ledger, k) if one.predictor.startswith(shipped)]
-    rows, notes = _rows(known, settings)
+    unseen = _unseen([one.formula for one in known])
+    rows, notes = _rows([one for one, new in zip(known, unseen, strict=True) if new], settings)
+    if not all(unseen):
+        notes["labels_left_out"] = {"in_training": unseen.count(False)}
     found = learn(rows, path, shipped, settings.run.seed)
-    return {**found, **notes}
+    return {**found, **notes, "corrects": shipped}
+
+
+def _unseen(formulas: list[str]) -> list[bool]:
+    """Whether the shipped predictors were not trained on each formula: their errors on the others are of training."""
+    from onnes.learn.fold_of import UNSEEN, FormulaTable
+    from onnes.learn.store import Checkpoint, pretrained
+
+    # All predictors were trained on the rows of the standard one, which keeps their formulas.
+    table = FormulaTable.read(Checkpoint.load(pretrained("epc.safetensors")))
+    assert table is not None
+    return [bool(part == UNSEEN) for part in table.parts_of(formulas)]
 
 
 def _rows(known: list[Known], settings: Settings) -> tuple[Learnt, dict[str, Any]]:
@@ -184,7 +212,7 @@ def _rows(known: list[Known], settings: Settings) -> tuple[Learnt, dict[str, Any
     normal = [(one.numbers["score_shipped_mean"], one.numbers["score_shipped_std"]) for one in known]
     truth = [float(score(one.tc_K)) for one in known]
     weight = [one.weight for one in known]
-    formula = [Chosen(one.id, one.structure).formula for one in known]
+    formula = [one.formula for one in known]
     notes: dict[str, Any] = {}
     if settings.active.data:
         more, left = own_data(settings)
@@ -222,17 +250,12 @@ def own_data(settings: Settings) -> tuple[list[tuple[Record, tuple[float, float]
     """
     from onnes.campaign.labels import TC_LABELS
     from onnes.data.records import read_records
-    from onnes.learn.fold_of import UNSEEN, FormulaTable
-    from onnes.learn.store import Checkpoint, pretrained
     from onnes.prediction import predict
 
-    # All predictors were trained on the rows of the standard one, which keeps their formulas.
-    table = FormulaTable.read(Checkpoint.load(pretrained("epc.safetensors")))
     records = [r for path in settings.active.data for r in read_records(path)]
     with_tc = [r for r in records if any(name in r.labels for name in TC_LABELS)]
-    assert table is not None
-    parts = table.parts_of(r.formula for r in with_tc)
-    unseen = [r for r, part in zip(with_tc, parts, strict=True) if part == UNSEEN]
+    new = _unseen([r.formula for r in with_tc])
+    unseen = [r for r, good in zip(with_tc, new, strict=True) if good]
     step = max(1, -(-len(unseen) // DATA_ROWS))
     taken = unseen[::step]
     rows = []

@@ -149,7 +149,13 @@ def _each(
         if epw and folder is not None and programs is None:
             _epw(plan, folder, cost.electrons, None, wishes)
         if programs is not None and folder is not None and files is not None:
-            outcome, state = executed(plan, folder, programs, files, wishes)
+            try:
+                outcome, state = executed(plan, folder, programs, files, wishes)
+            except OnnesError as error:
+                # Of this folder (another process runs in it); the other crystals go on.
+                typer.echo(f"onnes: {item.id}: {error}", err=True)
+                rows.append({"id": item.id, "status": "failed", "reason": error.code})
+                continue
             say(outcome)
             if outcome.results is not None and not as_json:
                 typer.echo(outcome.results.csv().rstrip("\n"))
