@@ -7,6 +7,7 @@ import re
 import pytest
 import report_ledgers as ledgers
 
+from onnes.campaign.ledger import Verdict
 from onnes.report.citations import bibliography, entries
 from onnes.report.export import export
 from onnes.report.story import read_run
@@ -65,6 +66,18 @@ def test_settings_decide(tmp_path, part, key):
         assert key not in keys(bibliography(read_run(ledger)))
         ledger.set_meta("settings", {k: {**v, **part.get(k, {})} for k, v in ledgers.SETTINGS.items()})
         assert key in keys(bibliography(read_run(ledger)))
+
+
+def test_what_gets_cited_for_what(tmp_path):
+    with ledgers.finished(tmp_path) as ledger:
+        ledger.add_verdicts([Verdict("g000000", "prescreen", True, "", {}, None, "in", "set", "h", 0, 0.5)])
+        ledger.set_meta("stages", ["check", "prescreen", *ledgers.STAGES[1:]])
+        held = {**ledgers.SETTINGS, "relax": {**ledgers.SETTINGS["relax"], "skip": True}}
+        before = bibliography(read_run(ledger))
+        ledger.set_meta("settings", held)
+        after = bibliography(read_run(ledger))
+    assert "pre-screen: fast" in before and "relaxation (7net-0)" in before
+    assert "energies of crystals as they came (7net-0)" in after and "relaxation" not in after
 
 
 def test_hostile_texts_cannot_leave_their_line(tmp_path):

@@ -9,11 +9,11 @@ import report_ledgers as ledgers
 from test_page import Page, page
 
 from onnes.campaign.ledger import Verdict
-from onnes.report import candidates, models
+from onnes.report import candidates, dossiers, models
 from onnes.report.elements import element_counts
 from onnes.report.learning import rounds_of
 from onnes.report.page import page_html
-from onnes.report.story import read_run
+from onnes.report.story import Run, Story, read_run
 from onnes.report.svg import Axis, Plot, round_step
 from onnes.report.tables import candidate_rows, funnel_rows
 
@@ -117,6 +117,48 @@ def test_hull_phases_by_share_and_by_unit(tmp_path):
     assert "What it may decay into" in text and "B66.7 %2" in text and "Mg33.3 %1" in text
 
 
+@pytest.mark.parametrize(
+    ("hull", "said"),
+    [
+        (0.0004, ("on the hull;", "It lies on the hull:")),
+        (-0.0004, ("on the hull;", "It lies on the hull:")),
+        (0.1, ("0.100 eV/atom above the hull;", "Set free: 0.100 eV/atom.")),
+        (-0.1, ("0.100 eV/atom below the hull;", "It lies 0.100 eV/atom below these known phases")),
+    ],
+)
+def test_nothing_lies_zero_below_the_hull(hull, said):
+    record = {"tc_K": None, "e_hull_eV_atom": hull, "decomposition": "0.667 B + 0.333 Mg", "formula": "MgB2"}
+    numbers = {**ledgers.dossier_numbers()["dossier"], "formula": "MgB2"}
+    verdict = Verdict("g0", "dossier", True, "", numbers, None, "in", "set", "", 0, 1.0)
+    story = Story("g0", 0, "", 0, ledgers.MGB2, [verdict])
+    text = Page(
+        "<p>" + dossiers.summary(story, record) + "</p>" + dossiers._decomposition(story, record)
+    ).text
+    text = text.replace("\xa0", " ")
+    assert all(words in text for words in said) and "0.000" not in text
+
+
+@pytest.mark.parametrize(
+    ("mine", "words"),
+    [
+        (0.13, "μ*0.13; the prediction is for 0.1, so compare λ and ωlog"),
+        (0.1, "μ*0.1λ"),
+        (None, "μ*not recorded"),
+    ],
+)
+def test_a_computed_tc_stands_beside_its_mu_star(tmp_path, mine, words):
+    with ledgers.deep(tmp_path) as ledger:
+        numbers = {**ledgers.dossier_numbers()["verify"], "verify_mu_star": mine}
+        ledger.add_verdicts([Verdict("g000001", "verify", True, "", numbers, None, "new", "set", "", 0, 1.0)])
+        text = Page(page_html(ledger)).text.replace("\xa0", " ")
+    assert words in text
+    assert ("DFT: superconductor, Tc 39.0 K at μ* = 0.13" in text) == (mine == 0.13)
+
+
+def test_the_caption_of_phonons_says_things_once(whole):
+    assert whole.text.count("supercell 4×4×4") == 1
+
+
 def test_elements_are_counted_once_a_crystal(tmp_path):
     with ledgers.finished(tmp_path) as ledger:
         counts = element_counts(read_run(ledger))
@@ -169,6 +211,29 @@ def test_hashes_without_torch_are_those_of_the_checkpoints():
     assert all(models.predictor_hash(name) == model_hash(name) for name in FILES)
     assert models.table_hash("hull_references.csv.gz") == HullReferences.load().digest
     assert models.table_hash(INDEX) == KnownCrystals.load().digest
+
+
+@pytest.mark.parametrize("debye", [0.0, 300.0])
+def test_hashes_of_pre_screen_and_dossier_are_those_of_the_stages(debye):
+    from onnes.campaign.dossier import dossier_hash
+    from onnes.campaign.prescreen import model_hash
+
+    run = Run([], [], {"settings": {"prescreen": {"min_debye_K": debye}}})
+    assert models._prescreen_hash(run) == model_hash({"min_debye_K": debye})
+    assert models.dossier_hash() == dossier_hash()
+
+
+def test_every_stage_with_a_model_is_listed(tmp_path):
+    with ledgers.finished(tmp_path) as ledger:
+        stages = ("prescreen", "relax", "novel", "hull", "predict", "dossier", "phonons")
+        ledger.add_verdicts(
+            [Verdict("g000001", s, True, "", {}, None, "in", "other", f"h-{s}", 0, 1.0) for s in stages]
+        )
+        ledger.set_meta("stages", ["check", "prescreen", *ledgers.STAGES[1:], "dossier", "phonons"])
+        found = {u.hash: u for u in models.used(read_run(ledger))}
+    assert {f"h-{s}" for s in stages} <= set(found)
+    assert found["h-relax"].name == "potential 7net-0" and found["h-relax"].here == models.INSIDE
+    assert found["h-prescreen"].here == found["h-dossier"].here == models.OTHER
 
 
 @pytest.mark.parametrize(("hash", "told"), [("own", models.SAME), ("0" * 16, models.OTHER)])

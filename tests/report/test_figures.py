@@ -12,6 +12,7 @@ import report_ledgers as ledgers
 from hypothesis import given
 from hypothesis import strategies as st
 
+from onnes.report import figures
 from onnes.report.figures import charts, histogram, pareto, training_distributions
 from onnes.report.viewer import view_model
 
@@ -68,6 +69,15 @@ def test_front_holds_what_nothing_beats(tmp_path):
     traces = {t["name"]: t for t in pareto(w.write(tmp_path, **ledgers.FINISHED)).spec["data"]}
     assert traces["best compromise"]["y"] == [10.0, 30.0, 40.0]
     assert traces["candidate"]["error_y"]["array"] == [6.0] * 4
+
+
+def test_what_is_drawn_of_many_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "_MOST_REFUSED", 2)
+    w = ledgers.Writer()
+    for k in range(4):
+        w.until_predict(w.candidate(f"g{k}", ledgers.NBN), 2.0, hull=0.1)
+    chart = pareto(w.write(tmp_path, **ledgers.FINISHED))
+    assert "one in 2 is drawn" in chart.caption
 
 
 def test_shipped_training_histograms_are_consistent():

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from onnes.campaign.settings import Settings
 from onnes.campaign.stages import REVISION
-from onnes.report.facts import LIMITS, run_facts, stage_limits, stage_seconds
+from onnes.report.facts import LIMITS, notes, run_facts, stage_about, stage_limits, stage_seconds
 from onnes.report.story import read_run
 from onnes.report.tables import candidate_rows, funnel_rows, headline, novelty_words, print_candidates
 from onnes.report.words import STAGES, finite, reason_words, show, show_seconds, subscript_html
@@ -132,6 +132,42 @@ def test_the_chemistry_screen_shows_what_is_on(tmp_path):
         "without Tl, Os",
         "at most 4 different elements",
     ]
+
+
+def test_a_run_without_relaxation_is_not_said_to_relax(tmp_path):
+    run = read_run(ledgers.finished(tmp_path))
+    assert stage_limits(run, "relax") == ["forces < 0.05 eV/Å", "within 200 steps"]
+    assert "Every crystal was relaxed" in dict(notes(run))["Structures and energies"]
+    run.meta["settings"]["relax"] |= {"skip": True, "skip_max_force_eV_A": 0.8}
+    assert stage_limits(run, "relax") == ["as they came: forces ≤ 0.8 eV/Å"]
+    told = " ".join(text for _, text in notes(run)) + stage_about(run, "relax") + stage_about(run, "distinct")
+    assert "No crystal was relaxed in this run" in told and "one energy each" in told
+    assert not any(words in told for words in ("was relaxed with", "the relaxed crystal", "after relaxation"))
+
+
+def test_limits_that_are_off_are_left_out(tmp_path):
+    run = read_run(ledgers.finished(tmp_path))
+    settings = run.meta["settings"]
+    settings["prescreen"] = Settings().prescreen.model_dump()
+    assert stage_limits(run, "prescreen") == [
+        "classifier: p ≥ 0.05",
+        "Tc of the fast network > 3 K",
+        "N(EF) > 0.1 states/eV/atom",
+    ]
+    assert "stiff" not in stage_about(run, "prescreen")
+    settings["prescreen"] |= {"min_debye_K": 300.0, "min_tc_K": 0.0, "min_dos_ef_states_eV_atom": 0}
+    assert stage_limits(run, "prescreen") == ["classifier: p ≥ 0.05", "Debye temperature > 300 K"]
+    assert "stiff enough" in stage_about(run, "prescreen")
+
+
+def test_limits_of_the_check(tmp_path):
+    run = read_run(ledgers.finished(tmp_path))
+    assert stage_limits(run, "read") == [], "reading takes cells of any size"
+    settings = run.meta["settings"]
+    settings["check"]["dimensions"], settings["chemistry"] = "any", {"require": []}
+    plain = stage_limits(run, "check")
+    settings["check"]["dimensions"], settings["chemistry"] = "slab", {"require": ["H", "La"]}
+    assert stage_limits(run, "check") == [*plain, "dimensions: slab", "with H, La"]
 
 
 def test_every_limit_is_a_setting_that_exists():

@@ -78,15 +78,17 @@ def table(run: Run, found: Found) -> str:
     )
 
 
-def cards(found: Found) -> tuple[list[dict[str, Any]], str]:
+def cards(found: Found, mu_star: Any = None) -> tuple[list[dict[str, Any]], str]:
     """Models for the 3D views, and the HTML: dossiers of the best, a card for each of the others.
 
     Parameters
     ----------
     found : list of (Story, dict)
         `onnes.report.export.records` of a run.
+    mu_star : float, optional
+        Of the predictions, where the run says so.
     """
-    shown = found[:MOST_CARDS]
+    shown = [(story, {**record, "mu_star": mu_star}) for story, record in found[:MOST_CARDS]]
     if not shown:
         return [], ""
     models = [view_model(story.structure) for story, _ in shown]

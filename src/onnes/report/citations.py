@@ -65,8 +65,11 @@ def _reasons(run: Run) -> list[tuple[str, str]]:
         name = str(settings("generate", "model") or "")
         found += [(key, f"generator {name}") for key in _GENERATOR.get(name, ())]
         found += [("jain2013materials", f"crystals that generator {name} learned from")]
+    if "prescreen" in stages:
+        found += _predicting("fast", "pre-screen")
     if "relax" in stages:
-        found += _potential(str(settings("relax", "potential") or ""), "relaxation")
+        reason = "energies of crystals as they came" if settings("relax", "skip") else "relaxation"
+        found += _potential(str(settings("relax", "potential") or ""), reason)
     if "symmetry" in stages:
         found.append(("moyo", "space groups"))
     if "hull" in stages:

@@ -12,8 +12,8 @@ from typing import Any
 
 from onnes.report.story import Story
 from onnes.report.svg import Axis, Plot
-from onnes.report.tables import formula_of, interval
-from onnes.report.words import finite, show, subscript_html
+from onnes.report.tables import beside_hull, formula_of, interval
+from onnes.report.words import finite, show, show_any, subscript_html
 
 #: Relation of a candidate to the nearest known crystal, by ``known_nearness`` (novelty first where it decides).
 _RELATION = {
@@ -42,7 +42,7 @@ def summary(story: Story, record: dict[str, Any]) -> str:
         said.append(f"Tc {show(record['tc_K'], 1, 'K')} ({between})")
     hull = finite(record["e_hull_eV_atom"])
     if hull is not None:
-        said.append(f"{show(abs(hull), 3, 'eV/atom')} {'above' if hull >= 0 else 'below'} the hull")
+        said.append(f"{beside_hull(hull)} the hull")
     rows = [r for r in _model_rows(story) if finite(r[5]) is not None]
     if len(rows) > 1:
         values = [float(r[5]) for r in rows]
@@ -52,9 +52,15 @@ def summary(story: Story, record: dict[str, Any]) -> str:
     if record.get("dft_verdict"):
         value = finite(record["dft_tc_K"])
         said.append(
-            f"DFT: {record['dft_verdict']}" + (f", Tc {show(value, 1, 'K')}" if value is not None else "")
+            f"DFT: {record['dft_verdict']}"
+            + (f", Tc {show(value, 1, 'K')}{_at_mu_star(story)}" if value is not None else "")
         )
     return "; ".join(said) + "." if said else ""
+
+
+def _at_mu_star(story: Story) -> str:
+    value = finite(story.numbers.get("verify_mu_star"))
+    return "" if value is None else f" at μ* = {show_any(value)}"
 
 
 def _safely(part: Callable[[Story, dict[str, Any]], str], story: Story, record: dict[str, Any]) -> str:
@@ -255,8 +261,6 @@ def _dos_plot(
 def _phonon_caption(numbers: dict[str, Any]) -> str:
     size = str(numbers.get("phonon_supercell")).replace("x", "×")
     noise = show(numbers.get("phonon_tolerance_cm1"), 0, "cm⁻¹")
-    size = str(numbers.get("phonon_supercell")).replace("x", "×")
-    noise = show(numbers.get("phonon_tolerance_cm1"), 0, "cm⁻¹")
     said = [
         f"Harmonic, {numbers.get('phonon_potential')}, supercell {size}; modes above −{noise} count as noise"
     ]
@@ -311,10 +315,13 @@ def _decomposition(story: Story, record: dict[str, Any]) -> str:
         )
     hull = finite(record["e_hull_eV_atom"])
     title, gain = "Phases of the hull at its composition", ""
-    if hull is not None and hull >= 0:
+    where = "" if hull is None else beside_hull(hull)
+    if hull is not None and where.endswith("above"):
         title, gain = "What it may decay into", f"Set free: {show(hull, 3, 'eV/atom')}."
-    elif hull is not None:
-        gain = f"It lies {show(-hull, 3, 'eV/atom')} below these known phases together."
+    elif where == "on":
+        gain = "It lies on the hull: none of its energy is set free."
+    elif where:
+        gain = f"It lies {where} these known phases together."
     return (
         f"<div class='part'><h4>{title}</h4><table class=\"small\"><thead><tr>"
         '<th scope="col">Phase</th><th scope="col" class="n">Share of atoms</th>'
@@ -338,6 +345,7 @@ def _dft(story: Story, record: dict[str, Any]) -> str:
         ("Verdict", escape(f"{verdict}. {numbers.get('verify_detail') or ''}")),
         ("T<sub>c</sub>", _against(numbers.get("verify_tc_K"), record["tc_K"], 1, "K")),
         ("", "T<sub>c</sub> by the Eliashberg equations where they were solved, else Allen-Dynes"),
+        ("μ*", _mu_star(numbers, record.get("mu_star"))),
         ("λ", _against(numbers.get("verify_lambda"), record["lambda"], 2)),
         ("ω<sub>log</sub>", _against(numbers.get("verify_omega_log_K"), record["omega_log_K"], 0, "K")),
         ("Settings", escape(str(numbers.get("verify_settings") or ""))),
@@ -345,6 +353,18 @@ def _dft(story: Story, record: dict[str, Any]) -> str:
     ]
     rows = "".join(f"<div><dt>{k}</dt><dd>{v}</dd></div>" for k, v in pairs if v)
     return f"<div class='part'><h4>DFT</h4><dl>{rows}</dl>{_broadening(numbers)}</div>\n"
+
+
+def _mu_star(numbers: dict[str, Any], of_run: Any) -> str:
+    """The mu* of the computed Tc, and that of the predictions beside it where it is another one."""
+    mine, other = finite(numbers.get("verify_mu_star")), finite(of_run)
+    if finite(numbers.get("verify_tc_K")) is None:
+        return ""
+    if mine is None:
+        return "not recorded"
+    if other is None or abs(mine - other) < 1e-9:
+        return show_any(mine)
+    return f"{show_any(mine)}; the prediction is for {show_any(other)}, so compare λ and ω<sub>log</sub>"
 
 
 def _against(value: Any, predicted: Any, digits: int, unit: str = "") -> str:

@@ -9,20 +9,21 @@ from importlib.resources import files
 from typing import Any
 
 from onnes.report.story import Run
-from onnes.report.words import finite, show, show_any, show_seconds, stage_title
+from onnes.report.words import STAGES, finite, show, show_any, show_seconds, stage_title
 
 #: Limits of a stage: section and key of the run's settings, and how a reader sees the value.
 LIMITS: dict[str, tuple[tuple[str, str, str], ...]] = {
-    "read": (("check", "max_atoms", "at most {} atoms"),),
     "check": (
         ("check", "max_atoms", "at most {} atoms"),
         ("check", "min_distance_A", "distances ≥ {} Å"),
         ("check", "min_packing", "packing ≥ {}"),
         ("check", "max_packing", "packing ≤ {}"),
+        ("check", "dimensions", "dimensions: {}"),
         ("chemistry", "no_radioactive", "no radioactive elements"),
         ("chemistry", "no_toxic", "no toxic elements"),
         ("chemistry", "min_abundance_ppm", "elements of at least {} ppm of the crust"),
         ("chemistry", "exclude", "without {}"),
+        ("chemistry", "require", "with {}"),
         ("chemistry", "max_elements", "at most {} different elements"),
     ),
     "prescreen": (
@@ -34,6 +35,7 @@ LIMITS: dict[str, tuple[tuple[str, str, str], ...]] = {
     "relax": (
         ("relax", "fmax_eV_A", "forces < {} eV/Å"),
         ("relax", "max_steps", "within {} steps"),
+        ("relax", "skip_max_force_eV_A", "as they came: forces ≤ {} eV/Å"),
     ),
     "novel": (("novel", "keep", "keep: {}"),),
     "hull": (
@@ -53,13 +55,23 @@ LIMITS: dict[str, tuple[tuple[str, str, str], ...]] = {
 }
 
 
-#: Values of the chemistry screen that refuse nothing.
-_OFF = {
-    "no_radioactive": False,
-    "no_toxic": False,
-    "min_abundance_ppm": 0.0,
-    "exclude": [],
-    "max_elements": 118,
+#: Values that refuse nothing, by section.
+_OFF: dict[str, dict[str, Any]] = {
+    "check": {"dimensions": "any"},
+    "chemistry": {
+        "no_radioactive": False,
+        "no_toxic": False,
+        "min_abundance_ppm": 0.0,
+        "exclude": [],
+        "require": [],
+        "max_elements": 118,
+    },
+    "prescreen": {
+        "min_p_superconductor": 0.0,
+        "min_tc_K": 0.0,
+        "min_dos_ef_states_eV_atom": 0.0,
+        "min_debye_K": 0.0,
+    },
 }
 
 
@@ -80,9 +92,33 @@ def stage_limits(run: Run, stage: str) -> list[str]:
     words = []
     for section, key, text in LIMITS.get(stage, ()):
         value = setting(run, section, key)
-        if value is not None and not (section == "chemistry" and value == _OFF[key]):
+        if value is not None and _applied(run, section, key, value):
             words.append(text.format(show_any(value)))
     return words
+
+
+def _applied(run: Run, section: str, key: str, value: Any) -> bool:
+    """Whether a limit could refuse anything under the settings of the run."""
+    if section == "relax":
+        return (key == "skip_max_force_eV_A") == relaxed_elsewhere(run)
+    part = _OFF.get(section, {})
+    return not (key in part and value == part[key])
+
+
+def relaxed_elsewhere(run: Run) -> bool:
+    """Whether the crystals were taken as they came, with one energy each, instead of being relaxed."""
+    return bool(setting(run, "relax", "skip"))
+
+
+def stage_about(run: Run, stage: str) -> str:
+    """What a stage asked in this run, in a few words."""
+    if stage == "relax" and relaxed_elsewhere(run):
+        return "taken as relaxed before: one energy each with the interatomic potential"
+    if stage == "distinct" and relaxed_elsewhere(run):
+        return "still not a duplicate in its primitive cell"
+    if stage == "prescreen" and (finite(setting(run, "prescreen", "min_debye_K")) or 0.0) > 0:
+        return "metallic and stiff enough for phonon-mediated pairing"
+    return STAGES[stage][1] if stage in STAGES else ""
 
 
 def run_facts(run: Run) -> list[tuple[str, str]]:
@@ -144,20 +180,20 @@ def notes(run: Run) -> list[tuple[str, str]]:
 
     Errors of the models come from the cards shipped with this installation.
     """
-    potential = _potential_words(run)
+    skip = relaxed_elsewhere(run)
+    looked = "looks at the crystal as it came" if skip else "looks at the relaxed crystal"
     formula = setting(run, "predict", "formula") or "a closed Tc formula"
     mu_star = setting(run, "predict", "mu_star")
     at = f" at μ* = {show_any(mu_star)}" if mu_star is not None else ""
     found = [
         (
             "Structures and energies",
-            f"Every crystal was relaxed with a machine-learned interatomic potential, {potential}, not with "
-            "density functional theory. Relax again with a first-principles code before relying on a number.",
+            _structure_note(run),
         ),
         ("Stability", _hull_note()),
         (
             "Critical temperature",
-            "λ and ω_log come from a network that looks at the relaxed crystal; Tc follows from them by "
+            f"λ and ω_log come from a network that {looked}; Tc follows from them by "
             f"the {formula} formula{at}. {_error_note(run)} The prediction assumes a metal with "
             "phonon-mediated pairing. Crystals with a predicted band gap are screened out, and those a classifier "
             "takes for insulators or magnets; magnetic moments and imaginary phonons are not computed.",
@@ -171,6 +207,20 @@ def notes(run: Run) -> list[tuple[str, str]]:
         ),
     ]
     return [(title, " ".join(text.split())) for title, text in found if text]
+
+
+def _structure_note(run: Run) -> str:
+    potential = _potential_words(run)
+    if relaxed_elsewhere(run):
+        return (
+            "No crystal was relaxed in this run: each was taken as it came, and its energy is that of one evaluation "
+            f"with a machine-learned interatomic potential, {potential}, not of density functional theory. How it was "
+            "relaxed before, the ledger does not say."
+        )
+    return (
+        f"Every crystal was relaxed with a machine-learned interatomic potential, {potential}, not with "
+        "density functional theory. Relax again with a first-principles code before relying on a number."
+    )
 
 
 def _potential_words(run: Run) -> str:

@@ -150,7 +150,7 @@ def pareto(ledger: LedgerLike | Run) -> Chart:
             "No crystal of this run has both a predicted critical temperature and an energy above the hull."
         )
     if stride > 1:
-        words += f" Of the crystals screened out every {stride}th is drawn."
+        words += f" Of the crystals screened out one in {stride:,} is drawn."
     if missing:
         words += f" {missing:,} candidate{'' if missing == 1 else 's'} with unknown energy above the hull not shown."
     return Chart(

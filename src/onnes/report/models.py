@@ -10,19 +10,24 @@ import json
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from onnes.campaign.canonical import content_hash
 from onnes.learn.predictors import FILES
 from onnes.report.story import Run
-from onnes.report.words import stage_title
+from onnes.report.words import finite, stage_title
 from onnes.stability.hull import TABLE
 from onnes.stability.novelty import INDEX
 
 SAME, OTHER, UNKNOWN = "same here", "another one here", "not in this installation"
+#: Weights inside another package: reading them would load it.
+INSIDE = "not compared here; it belongs to a package"
 #: Learned again from the labels of a run with rounds.
 CORRECTED = "learned in this run"
 #: Predictors whose features come from potentials inside the sevenn package.
 _FROZEN = ("standard", "spectrum")
+#: Predictors of a dossier.
+_DOSSIER = ("standard", "spectrum", "fast", "trees")
 #: Checkpoint of each generator.
 GENERATORS = {"symmetric": "symmetric", "joint": "diffusion", "cdvae": "cdvae"}
 
@@ -39,13 +44,22 @@ class Used(NamedTuple):
 def used(run: Run) -> list[Used]:
     """Models and tables of a run in the order of its stages."""
     found = [*_generator(run)]
+    potential = f"potential {_part(run, 'relax').get('potential') or ''}".strip()
     for stage, name, installed in (
+        (
+            "prescreen",
+            f"predictor fast{' and property models' if _stiffness(run) else ''}",
+            _prescreen_hash(run),
+        ),
+        ("relax", potential, INSIDE),
         ("novel", "index of known crystals", table_hash(INDEX)),
         ("hull", "hull references", table_hash(TABLE)),
         ("predict", f"predictor {_model(run)}", predictor_hash(_model(run))),
+        ("dossier", "all predictors and the index of known crystals", dossier_hash()),
+        ("phonons", potential, INSIDE),
     ):
         for hash in _hashes(run, stage):
-            here = _compare(hash, installed)
+            here = INSIDE if installed == INSIDE else _compare(hash, installed)
             if stage == "predict" and run.meta.get("rounds") and here == OTHER:
                 here = CORRECTED
             found.append(Used(stage_title(stage), name, hash, here))
@@ -82,11 +96,29 @@ def predictor_hash(name: str) -> str:
     """Hash of a predictor as `onnes.learn.predictors.model_hash` defines it; empty when a part is not there."""
     hashes = [checkpoint_hash(file) for file in FILES.get(name, ())]
     if name in _FROZEN:
-        try:
-            hashes.append(version("sevenn"))
-        except PackageNotFoundError:
-            return ""
+        hashes.append(_installed("sevenn"))
     return "+".join(hashes) if hashes and all(hashes) else ""
+
+
+def dossier_hash() -> str:
+    """Hash of what a dossier is made with, as `onnes.campaign.dossier.dossier_hash`; empty when a part is missing."""
+    parts, index = [predictor_hash(name) for name in _DOSSIER], table_hash(INDEX)
+    if not index or not all(parts):
+        return ""
+    return content_hash([parts, index])
+
+
+def _prescreen_hash(run: Run) -> str:
+    """Hash of the networks of the pre-screen, as `onnes.campaign.prescreen.model_hash` defines it."""
+    if not _stiffness(run):
+        return predictor_hash("fast")
+    hashes = [predictor_hash("fast"), checkpoint_hash("properties"), _installed("sevenn")]
+    return "+".join(hashes) if all(hashes) else ""
+
+
+def _stiffness(run: Run) -> bool:
+    """Whether the pre-screen asked for a Debye temperature."""
+    return (finite(_part(run, "prescreen").get("min_debye_K")) or 0.0) > 0
 
 
 @cache
@@ -100,9 +132,14 @@ def table_hash(name: str) -> str:
 
 
 def _model(run: Run) -> str:
-    part = (run.meta.get("settings") or {}) if isinstance(run.meta.get("settings"), dict) else {}
-    section = part.get("predict")
-    return str(section.get("model") or "standard") if isinstance(section, dict) else "standard"
+    return str(_part(run, "predict").get("model") or "standard")
+
+
+def _part(run: Run, name: str) -> dict[str, Any]:
+    """A section of the run's settings; empty where it is not recorded."""
+    held = run.meta.get("settings")
+    section = held.get(name) if isinstance(held, dict) else None
+    return section if isinstance(section, dict) else {}
 
 
 def _generator(run: Run) -> list[Used]:
@@ -130,12 +167,16 @@ def _packages(run: Run) -> list[Used]:
         recorded = held.get(name) if isinstance(held, dict) else None
         if not recorded:
             continue
-        try:
-            installed = version(name)
-        except PackageNotFoundError:
-            installed = ""
-        found.append(Used("Package", name, str(recorded), _compare(str(recorded), installed)))
+        found.append(Used("Package", name, str(recorded), _compare(str(recorded), _installed(name))))
     return found
+
+
+def _installed(name: str) -> str:
+    """Version of a package; empty when it is not there."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
 
 
 def _compare(held: str, installed: str) -> str:

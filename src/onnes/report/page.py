@@ -18,7 +18,7 @@ from onnes.report.export import records, write_text
 from onnes.report.figures import Chart, charts
 from onnes.report.story import LedgerLike, Run, read_run
 from onnes.report.tables import funnel_rows, headline
-from onnes.report.words import STAGES, reason_words, show_any, stage_title
+from onnes.report.words import reason_words, show_any, stage_title
 
 #: The page may run its own scripts and styles, and may load nothing.
 POLICY = (
@@ -79,7 +79,7 @@ def no_collection() -> Iterator[None]:
 def _page(run: Run) -> str:
     drawn = charts(run)
     found = records(run)
-    views, cards = candidates.cards(found)
+    views, cards = candidates.cards(found, facts.setting(run, "predict", "mu_star"))
     plotted = any(chart.spec["data"] for chart in drawn)
     data = {"charts": {c.key: c.spec for c in drawn if c.spec["data"]}, "models": views}
     parts = [
@@ -171,7 +171,7 @@ def _funnel(run: Run) -> str:
 
 def _funnel_row(run: Run, row: dict[Any, Any], total: int) -> str:
     stage = str(row["stage"])
-    about = STAGES[stage][1] if stage in STAGES else ""
+    about = facts.stage_about(run, stage)
     share = 100 * int(row["passed"]) / total
     limits = "<br>".join(escape(text) for text in facts.stage_limits(run, stage))
     reasons = "".join(

@@ -221,10 +221,14 @@ def headline(ledger: LedgerLike | Run) -> str:
     hull = finite(best.numbers.get("e_hull_eV_atom"))
     if hull is None:
         return text + "; its energy above the hull is unknown."
+    return text + f", {beside_hull(hull)} the hull of known phases."
+
+
+def beside_hull(hull: float) -> str:
+    """Where a crystal lies, in front of "the hull": ``on``, ``0.012 eV/atom above`` or ``0.068 eV/atom below``."""
     if abs(hull) < 0.0005:  # what three digits show as zero
-        return text + ", on the hull of known phases."
-    side = "above" if hull >= 0 else "below"
-    return text + f", {show(abs(hull), 3, 'eV/atom')} {side} the hull of known phases."
+        return "on"
+    return f"{show(abs(hull), 3, 'eV/atom')} {'above' if hull > 0 else 'below'}"
 
 
 def interval(low: Any, high: Any) -> str:
