@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,10 +17,12 @@ from types import SimpleNamespace
 import pytest
 
 from onnes.campaign import engine as engine_module
+from onnes.campaign.discover import discover
 from onnes.campaign.engine import check_engine, open_engine
 from onnes.campaign.engine_leftovers import VARIABLE, end_leftovers, processes_of
-from onnes.campaign.engine_parsl import FRUITLESS, ParslEngine, machine
+from onnes.campaign.engine_parsl import FRUITLESS, ParslEngine, Shape, machine, slurm
 from onnes.campaign.settings import EnginePart, Settings
+from onnes.cli.verify_run import Wishes, _engine
 from onnes.errors import SettingsError
 from onnes.parallel import EngineError, WorkerDiedError, Workers, completed, started
 
@@ -59,18 +62,19 @@ def test_run_workers_is_still_the_number_of_local_processes(tmp_path):
             assert (engine.count, engine.retries) == (count, part.retries)
 
 
-def test_a_missing_parsl_is_one_line_with_the_command(monkeypatch):
+def test_a_missing_parsl_is_one_line_with_the_command(monkeypatch, tmp_path):
     monkeypatch.setattr(engine_module.importlib.util, "find_spec", lambda name: None)
-    check_engine(EnginePart(kind="local"))
+    check_engine(EnginePart(kind="local"), tmp_path)
     with pytest.raises(SettingsError) as error:
-        check_engine(EnginePart(kind="parsl"))
+        check_engine(EnginePart(kind="parsl"), tmp_path)
     assert error.value.code == "no-parsl" and 'pip install "onnes[cluster]"' in str(error.value)
 
 
-def test_a_missing_slurm_is_named(monkeypatch):
+def test_a_missing_slurm_is_named(monkeypatch, tmp_path):
+    pytest.importorskip("parsl", reason="needs Parsl: pip install 'onnes[cluster]'")
     monkeypatch.setenv("PATH", "")
     with pytest.raises(SettingsError, match=r"sbatch.*no-slurm"):
-        check_engine(EnginePart(kind="slurm"))
+        check_engine(EnginePart(kind="slurm"), tmp_path)
 
 
 def test_a_folder_that_a_shell_would_split_is_refused(tmp_path):
@@ -80,6 +84,38 @@ def test_a_folder_that_a_shell_would_split_is_refused(tmp_path):
         open_engine(part, 2, tmp_path, None, lambda entry: None),
     ):
         pass
+
+
+def test_such_a_folder_of_the_run_is_named_as_the_user_gave_it_and_nothing_is_made(tmp_path):
+    out = tmp_path / "my run"
+    # Twice: the first attempt must not leave a ledger behind.
+    for _ in range(2):
+        with pytest.raises(SettingsError) as error:
+            discover({"engine": {"kind": "parsl"}}, out)
+        assert error.value.code == "bad-setting"
+        assert f'--out "{out}"' in str(error.value) and "engine.folder =" not in str(error.value)
+    assert not out.exists()
+
+
+def wishes(path: Path) -> Wishes:
+    return Wishes(None, None, True, False, None, None, 1, 1.0, 0.1, None, path)
+
+
+def test_verify_refuses_a_file_without_a_table_of_the_engine(tmp_path):
+    path = tmp_path / "engine.toml"
+    path.write_text('kind = "slurm"\n')
+    with pytest.raises(SettingsError, match=r"engine\.toml.*no-engine-table"):
+        wishes(path).check()
+    with (
+        pytest.raises(SettingsError, match="no-engine-table"),
+        _engine(wishes(path), tmp_path / "run"),
+    ):
+        pass
+    assert not (tmp_path / "run").exists()
+    path.write_text("[engine]\nworkers = 3\n")
+    wishes(path).check()
+    with _engine(wishes(path), tmp_path / "run") as engine:
+        assert isinstance(engine, Workers) and engine.count == 3
 
 
 # -- what was left behind --------------------------------------------------------------------------------------------
@@ -112,6 +148,74 @@ def test_opening_an_engine_ends_what_the_last_one_left_and_says_so(leftover, tmp
     with open_engine(EnginePart(), 1, tmp_path, held, notes.append):
         assert leftover[0].wait(10) == -signal.SIGKILL
     assert notes == [{"kind": "parsl", "host": socket.gethostname()}]
+
+
+@pytest.fixture
+def queue(tmp_path, monkeypatch):
+    """Programs of Slurm that read a file of jobs, and fail as often as `failures` says."""
+    folder = tmp_path / "slurm"
+    folder.mkdir()
+    fails = '[ "$(cat {0}.failures)" -gt 0 ] && {{ echo $(($(cat {0}.failures) - 1)) > {0}.failures; {1}; }}'
+    refuse = 'echo "{0}: error: Unable to contact slurm controller (connect failure)" >&2; exit 1'
+    texts = {
+        "squeue": "cat jobs",
+        # As Slurm does for a number that it has forgotten; the others are cancelled all the same.
+        "scancel": (
+            'rc=0; for j in "$@"; do echo $j >> cancelled; '
+            'grep -q "^$j " jobs || { echo "scancel: error: Kill job error on job id $j: Invalid job id '
+            'specified" >&2; rc=1; }; grep -v "^$j " jobs > left; mv left jobs; done; exit $rc'
+        ),
+    }
+    for name, text in texts.items():
+        (folder / f"{name}.failures").write_text("0")
+        script = f"#!/bin/sh\ncd {folder}\n{fails.format(name, refuse.format(name))}\n{text}\n"
+        (folder / name).write_text(script)
+        (folder / name).chmod(0o755)
+    (folder / "jobs").write_text("7 parsl.onnes-t-3.block-1\n8 parsl.onnes-t-31.block-0\n")
+    (folder / "cancelled").write_text("")
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    assert shutil.which("squeue") == str(folder / "squeue")
+    return folder
+
+
+HELD = {"kind": "slurm", "token": "t-3", "host": "elsewhere", "jobs": ["6", "7"]}
+
+
+def test_jobs_are_found_by_their_name(queue):
+    assert end_leftovers(HELD) == 1
+    assert (queue / "cancelled").read_text().split() == ["7"]
+
+
+def test_jobs_on_record_are_cancelled_where_squeue_fails(queue, tmp_path):
+    (queue / "squeue.failures").write_text("2")
+    notes = []
+    with open_engine(EnginePart(), 1, tmp_path, HELD, notes.append):
+        # Job 6 had ended long ago, which is no failure.
+        assert (queue / "cancelled").read_text().split() == ["6", "7"]
+        assert (queue / "squeue.failures").read_text().strip() == "0"  # It was waited for.
+    assert notes == [{"kind": "slurm", "host": "elsewhere"}]
+
+
+@pytest.mark.parametrize("recorded", [["6", "7"], []])
+def test_the_record_is_kept_where_jobs_can_be_neither_listed_nor_cancelled(queue, tmp_path, recorded):
+    for name in ("squeue", "scancel"):
+        (queue / f"{name}.failures").write_text("99")
+    notes = []
+    with (
+        pytest.raises(EngineError, match=r"squeue fails.*leftover-jobs"),
+        open_engine(EnginePart(), 1, tmp_path, {**HELD, "jobs": recorded}, notes.append),
+    ):
+        pass
+    assert notes == [] and (queue / "cancelled").read_text() == ""
+
+
+def test_an_engine_that_cannot_end_its_jobs_leaves_its_token_on_record(queue, tmp_path):
+    engine = Faked(tmp_path, [], shape=slurm(EnginePart(kind="slurm")))
+    assert engine.submit(twice, 1).result() == 2
+    for name in ("squeue", "scancel"):
+        (queue / f"{name}.failures").write_text("99")
+    engine.close()
+    assert engine.notes[-1]["token"]
 
 
 def test_sigterm_closes_the_engine(tmp_path):
@@ -170,11 +274,13 @@ class Threads:
 class Faked(ParslEngine):
     """A ParslEngine whose launch starts no process."""
 
-    def __init__(self, folder: Path, failures: list[Exception], retries: int = 2) -> None:
+    def __init__(
+        self, folder: Path, failures: list[Exception], retries: int = 2, shape: Shape | None = None
+    ) -> None:
         self.notes: list[dict] = []
         self.launches = 0
         self.failures = failures
-        super().__init__(machine(2), folder, retries, self.notes.append)
+        super().__init__(shape or machine(2), folder, retries, self.notes.append)
         # The tasks run in this process: it must not end itself.
         self._driver = None
 
@@ -244,10 +350,11 @@ def ended(state) -> SimpleNamespace:
     return SimpleNamespace(state=state, terminal=True, stderr_summary="no such partition", message=None)
 
 
-def test_blocks_that_end_without_a_result_end_the_run(tmp_path):
+@pytest.mark.parametrize("jobs", [1, 8])
+def test_blocks_that_end_without_a_result_end_the_run(tmp_path, jobs):
     from parsl.jobs.states import JobState
 
-    engine = Faked(tmp_path, [])
+    engine = Faked(tmp_path, [], shape=slurm(EnginePart(kind="slurm", jobs=jobs, cores_per_node=2)))
     engine.submit(twice, 1).result()
     gate = threading.Event()
     engine._executor.pool.submit(gate.wait)
@@ -255,10 +362,31 @@ def test_blocks_that_end_without_a_result_end_the_run(tmp_path):
     idle = {str(k): ended(JobState.SCALED_IN) for k in range(9)}
     engine._blocks(engine._executor, idle)
     engine.look()
-    engine._blocks(engine._executor, {str(k): ended(JobState.COMPLETED) for k in range(FRUITLESS)})
-    with pytest.raises(EngineError, match=r"no such partition.*no-workers"):
+    # All that started together reach their walltime together, and some of those that follow are preempted.
+    blocks = {str(k): ended(JobState.TIMEOUT) for k in range(jobs + FRUITLESS - 2)}
+    engine._blocks(engine._executor, idle | {f"1{k}": b for k, b in blocks.items()})
+    engine.look()
+    blocks["99"] = ended(JobState.FAILED)
+    engine._blocks(engine._executor, blocks)
+    with pytest.raises(EngineError, match=rf"{jobs + FRUITLESS - 1} blocks.*no such partition.*no-workers"):
         engine.look()
     gate.set()
+    engine.close()
+
+
+def test_eight_pilot_jobs_reach_their_walltime_and_the_run_goes_on(tmp_path):
+    from parsl.jobs.states import JobState
+
+    engine = Faked(tmp_path, [], shape=slurm(EnginePart(kind="slurm", jobs=8)))
+    gate = threading.Event()
+    for generation in range(1, 4):
+        assert engine.submit(twice, 1).result() == 2
+        engine._executor.pool.submit(gate.wait)
+        engine.submit(twice, 2)
+        engine._executor.status_facade = {str(k): ended(JobState.TIMEOUT) for k in range(8 * generation)}
+        engine._blocks(engine._executor, engine._executor.status_facade)
+        engine.look()
+        gate.set()
     engine.close()
 
 

@@ -27,8 +27,14 @@ from onnes.parallel import Engine, Workers
 Note = Callable[[dict[str, Any]], None]
 
 
-def check_engine(part: EnginePart) -> None:
+def check_engine(part: EnginePart, out: Path) -> None:
     """Refuse an engine that this machine cannot start; called before a run is made or touched.
+
+    Parameters
+    ----------
+    part : EnginePart
+    out : Path
+        Folder of the run.
 
     Raises
     ------
@@ -37,6 +43,14 @@ def check_engine(part: EnginePart) -> None:
     """
     if part.kind == "local":
         return
+    folder = _folder(part, out)
+    if not re.fullmatch(r"[\w@%+=:,./-]+", str(folder)):
+        where = f'engine.folder = "{folder}"' if part.folder else f'--out "{folder.parent}"'
+        raise SettingsError(
+            "bad-setting",
+            f"{where}: Parsl writes shell scripts there and cannot quote; use a path of letters, digits and _ . / -"
+            + ("" if part.folder else ", or set engine.folder to one"),
+        )
     if importlib.util.find_spec("parsl") is None:
         raise SettingsError(
             "no-parsl",
@@ -75,8 +89,10 @@ def open_engine(
     ------
     SettingsError
         Those of `check_engine`.
+    EngineError
+        ``leftover-jobs``; the record is then left as it is.
     """
-    check_engine(part)
+    check_engine(part, out)
     if held and held.get("token"):
         end_leftovers(held)
         note({"kind": held.get("kind"), "host": held.get("host")})
@@ -93,15 +109,13 @@ def _make(part: EnginePart, workers: int, out: Path, note: Note) -> Engine:
         return Workers(workers, part.retries)
     from onnes.campaign.engine_parsl import ParslEngine, machine, slurm
 
-    folder = Path(part.folder or out / "engine").absolute()
-    if not re.fullmatch(r"[\w@%+=:,./-]+", str(folder)):
-        raise SettingsError(
-            "bad-setting",
-            f'engine.folder = "{folder}": Parsl writes shell scripts there and cannot quote; use a path of letters, '
-            "digits and _ . / -",
-        )
     shape = machine(workers) if part.kind == "parsl" else slurm(part)
-    return ParslEngine(shape, folder, part.retries, note)
+    return ParslEngine(shape, _folder(part, out), part.retries, note)
+
+
+def _folder(part: EnginePart, out: Path) -> Path:
+    """Where Parsl keeps its scripts and logs."""
+    return Path(part.folder or out / "engine").absolute()
 
 
 @contextmanager

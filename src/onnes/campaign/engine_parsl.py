@@ -26,7 +26,8 @@ from onnes.campaign.engine_leftovers import VARIABLE, end_leftovers
 from onnes.campaign.settings import EnginePart
 from onnes.parallel import EngineError, WorkerDiedError, call, pack, settle, started
 
-#: Blocks of workers that may end one after the other without a single result before the engine gives up.
+#: Blocks of workers that may end one after the other without a single result before the engine gives up. Those that
+#: run at the same time may also end at the same time (walltime, preemption), and count as one.
 FRUITLESS = 4
 #: Set in a worker before anything is imported.
 THREADS = "export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1"
@@ -259,12 +260,12 @@ class ParslEngine:
 
     def _blocks(self, executor: Any, status: Mapping[str, Any]) -> None:
         """Watch the blocks (called by Parsl): one that ends is replaced, but not for ever."""
-        ended = self._ended(status)
-        if self._open and ended - self._ended_before >= FRUITLESS:
+        ended = self._ended(status) - self._ended_before
+        if self._open and ended >= self.shape.count // self.shape.per_block + FRUITLESS - 1:
             last = status[max(status, key=int)]
             words = " ".join(str(last.stderr_summary or last.message or "").split())[-300:]
             self._fruitless = (
-                f"{FRUITLESS} blocks of workers ended without a result; the last one: {words or last}"
+                f"{ended} blocks of workers ended without a result; the last one: {words or last}"
             )
 
     def _ended(self, status: Mapping[str, Any] | None = None) -> int:
@@ -284,10 +285,16 @@ class ParslEngine:
         """Stop workers, jobs and interchange. Whoever waits for results closes after the last one."""
         if not self._record:
             return
-        self._stop()
+        left = False
+        try:
+            self._stop()
+        except EngineError as error:
+            logging.getLogger(__name__).debug("closing: %s", error)
+            left = True
         self._fail(WorkerDiedError("worker-died", "the engine was closed"))
         self._record = {}
-        self._note({"kind": self.shape.kind, "host": socket.gethostname()})
+        if not left:  # Else their token stays on record: the next driver ends them.
+            self._note({"kind": self.shape.kind, "host": socket.gethostname()})
 
     def _write(self, **entries: Any) -> None:
         self._record.update(entries)

@@ -13,6 +13,7 @@ import typer
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
+    from onnes.campaign.settings import EnginePart
     from onnes.data.records import Record
     from onnes.dft.estimate import Estimate
     from onnes.dft.outcome import Outcome
@@ -46,7 +47,7 @@ class Wishes:
         Raises
         ------
         SettingsError
-            ``bad-cutoff``, ``bad-degauss``, ``unknown-smearing``.
+            ``bad-cutoff``, ``bad-degauss``, ``unknown-smearing``; those of `_engine_part`.
         """
         from onnes.dft.tiers import Smearing
         from onnes.errors import SettingsError
@@ -59,6 +60,8 @@ class Wishes:
             raise SettingsError(
                 "unknown-smearing", f"unknown smearing {self.smearing!r}; use one of {', '.join(Smearing)}"
             )
+        if self.engine is not None:
+            _engine_part(self.engine)
 
     def tier(self, name: str) -> Tier:
         """Tier of a name with the smearing asked for."""
@@ -130,6 +133,25 @@ def executed(
     return outcome, state
 
 
+def _engine_part(path: Path) -> EnginePart:
+    """The ``[engine]`` table of a file.
+
+    Raises
+    ------
+    SettingsError
+        ``no-engine-table``: there is none; those of `read_toml` and `Settings.from_dict`.
+    """
+    from onnes.campaign.settings import Settings, read_toml
+    from onnes.errors import SettingsError
+
+    values = read_toml(path)
+    if "engine" not in values:
+        raise SettingsError(
+            "no-engine-table", f'{path} has no [engine] table; it begins with [engine], then kind = "parsl"'
+        )
+    return Settings.from_dict({"engine": values["engine"]}).engine
+
+
 @contextmanager
 def _engine(wishes: Wishes, folder: Path) -> Iterator[Engine | None]:
     """Who does the q-points; None: threads of this process. What it runs is on record in ``engine.json``."""
@@ -139,13 +161,13 @@ def _engine(wishes: Wishes, folder: Path) -> Iterator[Engine | None]:
     import json
     from contextlib import suppress
 
-    from onnes.campaign.engine import open_engine
+    from onnes.campaign.engine import check_engine, open_engine
     from onnes.campaign.engine_leftovers import end_leftovers
-    from onnes.campaign.settings import Settings, read_toml
     from onnes.data.files import atomic_text
     from onnes.dft.run import only_one
 
-    part = Settings.from_dict({"engine": read_toml(wishes.engine).get("engine", {})}).engine
+    part = _engine_part(wishes.engine)
+    check_engine(part, folder)
     record = folder / "engine.json"
     folder.mkdir(parents=True, exist_ok=True)
     with only_one(folder), suppress(OSError, ValueError):
