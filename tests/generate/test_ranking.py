@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from onnes.cli.main import app
 from onnes.crystal.read import read
 from onnes.crystal.wyckoff import describe
-from onnes.errors import SettingsError
+from onnes.errors import InputError, SettingsError
 from onnes.generate.asked import SamplerSettings
 from onnes.generate.prototypes import Templates, template
 from onnes.generate.ranking import (
@@ -148,12 +148,17 @@ def test_ranking_needs_a_formula():
     assert refused.value.code == "no-formula"
 
 
-def test_prototypes_are_a_mode_of_the_command(tmp_path):
-    templates = tmp_path / "known"
-    templates.mkdir()
-    rock_salt(6.6, "K", "Br").to(filename=str(templates / "KBr.cif"))
-    caesium_chloride(4.3, "Cs", "Br").to(filename=str(templates / "CsBr.cif"))
-    Structure(Lattice.cubic(3.6), ["Cu"], [[0, 0, 0]]).to(filename=str(templates / "Cu.cif"))
+@pytest.fixture
+def templates(tmp_path):
+    folder = tmp_path / "known"
+    folder.mkdir()
+    rock_salt(6.6, "K", "Br").to(filename=str(folder / "KBr.cif"))
+    caesium_chloride(4.3, "Cs", "Br").to(filename=str(folder / "CsBr.cif"))
+    Structure(Lattice.cubic(3.6), ["Cu"], [[0, 0, 0]]).to(filename=str(folder / "Cu.cif"))
+    return folder
+
+
+def test_prototypes_are_a_mode_of_the_command(tmp_path, templates):
     out = tmp_path / "out"
     command = ["generate", "--model", "prototypes", "--formula", "NaCl", "--n", "2", "--out", str(out)]
     runner = CliRunner()
@@ -168,3 +173,30 @@ def test_prototypes_are_a_mode_of_the_command(tmp_path):
     assert runner.invoke(app, [*command, "--templates", str(templates)]).exit_code == 0
     refused = runner.invoke(app, [*command[:-1], str(tmp_path / "new")])
     assert refused.exit_code != 0
+
+
+def substituted(out, templates, n, formula="NaCl"):
+    command = ["generate", "--model", "prototypes", "--formula", formula, "--out", str(out)]
+    return CliRunner().invoke(app, [*command, "--n", str(n), "--templates", str(templates)])
+
+
+def test_another_number_in_the_same_folder_is_refused_and_not_called_done(tmp_path, templates):
+    out = tmp_path / "out"
+    assert substituted(out, templates, 1).exit_code == 0
+    refused = substituted(out, templates, 2).exception
+    assert isinstance(refused, InputError) and refused.code == "other-run" and "(n)" in refused.message
+    assert len((out / "ranking.csv").read_text().splitlines()) == 2
+    assert substituted(tmp_path / "new", templates, 2).output.startswith("2 ")
+
+
+def test_what_was_mistyped_leaves_the_folder_free(tmp_path, templates):
+    out = tmp_path / "out"
+    broken = tmp_path / "broken.cif"
+    broken.write_text("data_nothing\n")
+    wrong = [(tmp_path / "knwon", "NaCl"), (broken, "NaCl"), (templates, "NaClO4")]
+    codes = [substituted(out, path, 2, formula).exception.code for path, formula in wrong]
+    assert codes[0] == "missing-path" and codes[2] == "no-candidates" and "other-run" not in codes
+    assert not list(out.glob("*"))
+    assert substituted(out, templates, 2).exit_code == 0
+    # In a folder that is taken, too, a missing file is called missing.
+    assert substituted(out, tmp_path / "knwon", 2).exception.code == "missing-path"

@@ -40,12 +40,13 @@ def run(
     SettingsError
         ``no-formula``, ``no-templates``; those of `SamplerSettings`.
     InputError
-        As `onnes.generate.write.write_crystals`; ``no-candidates``.
+        As `onnes.generate.write.write_crystals`; ``missing-path``, ``no-candidates``; those of `read`, for
+        the templates.
     """
     from onnes.errors import InputError, SettingsError
     from onnes.generate.ranking import candidates
     from onnes.generate.symmetric import SymmetricSampler
-    from onnes.generate.write import claim, facts_of
+    from onnes.generate.write import claim, claimed, facts_of
 
     if not settings.formula:
         raise SettingsError("no-formula", "candidates are ranked for one composition; give --formula")
@@ -54,9 +55,9 @@ def run(
     sampler = SymmetricSampler(settings)
     facts = {"weights": sampler.checkpoint.hash if drawn else "", "seed": seed, **facts_of(settings)}
     facts |= {} if drawn else {"model": "prototypes"}
-    facts |= {"ranked": _weights() if ranked else "", "templates": _digest(templates)}
-    claim(out, facts)
-    if (out / "ranking.csv").exists():  # written last: the run is complete
+    # With n: a folder holds the n best, and `ranking.csv` lists them.
+    facts |= {"ranked": _weights() if ranked else "", "templates": _digest(templates), "n": n}
+    if claimed(out, facts) and (out / "ranking.csv").exists():  # written last: the run is complete
         return len(list(out.glob("g*.cif")))
     known = _templates(templates, settings.formula) if templates else None
     found = candidates(sampler, known, seed=seed) if drawn else _substituted(sampler.wish, known)
@@ -65,6 +66,8 @@ def run(
         found = _ranked(found)
     if not found:
         raise InputError("no-candidates", f"nothing is left for {settings.formula}")
+    # Only now: whatever was wrong above leaves the folder free.
+    claim(out, facts)
     _write(out, found[:n])
     return min(n, len(found))
 
@@ -129,8 +132,12 @@ def _weights() -> str:
 
 def _digest(path: Path | None) -> str:
     """Of the file; of the names and sizes in a folder."""
+    from onnes.errors import InputError
+
     if path is None:
         return ""
+    if not path.exists():
+        raise InputError("missing-path", f"--templates {path}: no such file or folder")
     if path.is_file():
         return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     listed = sorted((str(p.relative_to(path)), p.stat().st_size) for p in path.rglob("*") if p.is_file())

@@ -60,6 +60,19 @@ def claim(out: Path, facts: dict[str, Any]) -> None:
     InputError
         As `write_crystals`.
     """
+    if not claimed(out, facts):
+        with atomic_text(out / "manifest.txt") as handle:
+            handle.write(json.dumps(facts, indent=1) + "\n")
+
+
+def claimed(out: Path, facts: dict[str, Any]) -> bool:
+    """Whether a folder is this run's already; False where it is free. It is made if there is none.
+
+    Raises
+    ------
+    InputError
+        As `write_crystals`.
+    """
     if out.exists() and not out.is_dir():
         raise InputError("not-a-folder", f"{out} is a file; --out takes a folder")
     try:
@@ -68,13 +81,18 @@ def claim(out: Path, facts: dict[str, Any]) -> None:
         raise InputError("cannot-write", f"cannot make {out}: {error.strerror}") from None
     manifest = out / "manifest.txt"
     if manifest.exists():
-        if _read(manifest) != facts:
-            raise InputError("other-run", f"{out} holds crystals of another seed, model or settings")
-    elif any(out.glob("g*.cif")):
+        held = _read(manifest)
+        if held != facts:
+            old = held if isinstance(held, dict) else {}
+            differ = sorted(k for k in {*old, *facts} if old.get(k) != facts.get(k))
+            raise InputError(
+                "other-run",
+                f"{out} holds crystals of another seed, model or settings ({', '.join(differ)}); use another folder",
+            )
+        return True
+    if any(out.glob("g*.cif")):
         raise InputError("other-run", f"{out} holds crystals of unknown origin")
-    else:
-        with atomic_text(manifest) as handle:
-            handle.write(json.dumps(facts, indent=1) + "\n")
+    return False
 
 
 def write_cif(out: Path, index: int, structure: Structure) -> Path:
