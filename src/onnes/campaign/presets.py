@@ -97,7 +97,7 @@ PRESETS: dict[str, Preset] = {
             "check": {"dimensions": "slab", "min_packing": 0.005},
             # Moduli of a cell with vacuum depend on the vacuum: no Debye temperature follows from them. The classifier
             # knows bulk crystals only, and takes a layer of NbSe2, a superconductor, for an insulator.
-            "prescreen": {"min_debye_K": 0.0, "min_p_superconductor": 0.0, "min_tc_K": 0.0},
+            "prescreen": {"min_p_superconductor": 0.0, "min_tc_K": 0.0},
             # A free layer lies above the bulk hull by the energy that binds layers, up to 0.2 eV/atom.
             "hull": {"max_formation_energy_eV_atom": 0.2, "max_e_hull_eV_atom": 0.3},
             "novel": {"keep": "all"},
