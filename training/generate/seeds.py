@@ -1,7 +1,7 @@
 """Figures of the seed papers refilled with our generator, and their funnel on as many crystals.
 
-    onnes generate --n 868 --seed 7 --out WORK/seeds868
-    python training/generate/seeds.py --crystals WORK/seeds868 --data DATA --packed WORK/crystals.npz \
+    onnes generate --n 3000 --seed 7 --out WORK/seeds3000
+    python training/generate/seeds.py --crystals WORK/seeds3000 --data DATA --packed WORK/crystals.npz \
         --out WORK/seeds.json --figures docs/figures
 
 Crystals as generated, unrelaxed, as in the papers. Beside them the 1,036 crystals of JARVIS-SC at hand (the papers
