@@ -127,6 +127,8 @@ def main() -> None:
     if pairs:
         ours, theirs = np.array(pairs).T
         report["median error of Tc of known survivors, K"] = round(float(np.median(np.abs(ours - theirs))), 2)
+        report["known survivors predicted too high"] = int((ours > theirs).sum())
+    given.out.mkdir(parents=True, exist_ok=True)
     (given.out / "gates.json").write_text(json.dumps(report, indent=1) + "\n")
     table[list(COLUMNS)].head(50).to_csv(given.out / "top50.csv", index=False, float_format="%.4g")
     print(json.dumps(report, indent=1))
