@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: test discover lint bench clean
+.PHONY: test quick discover lint bench clean
 
 # The stamps depend on what decides the environment's content; torch goes first, pinned, so that no other
 # requirement can pull another build.
@@ -32,6 +32,10 @@ lint: $(VENV)/.stamp-test
 TEST_WORKERS ?= 2
 test: lint
 	$(BIN)/pytest -n $(TEST_WORKERS) --dist loadfile
+
+# Between two edits: without what takes over 20 seconds a test, and without Quantum ESPRESSO.
+quick: lint
+	$(BIN)/pytest -n $(TEST_WORKERS) --dist loadfile -m "not slow and not qe"
 
 bench: $(VENV)/.stamp-test
 	$(BIN)/pytest benchmarks -o addopts=-q --benchmark-only

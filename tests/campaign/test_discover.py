@@ -94,6 +94,7 @@ def seconds(run: Path) -> dict[tuple, float]:
         return {v.key: v.seconds for v in ledger.history()}
 
 
+@pytest.mark.slow
 def test_run_ends_with_table_files_and_report(whole, home):
     run = home / "whole"
     names = results(run)
@@ -183,6 +184,7 @@ def broken(home):
     return home / "broken"
 
 
+@pytest.mark.slow
 def test_kill_9_after_generation_then_ctrl_c(broken, start):
     process = start(broken.name)
     wait_for(broken, "generate", 1, process)
@@ -197,6 +199,7 @@ def test_kill_9_after_generation_then_ctrl_c(broken, start):
     assert before.items() <= seconds(broken).items(), "finished work was computed again"
 
 
+@pytest.mark.slow
 def test_kill_9_among_relaxations_and_resume_gives_the_same_result(whole, home, broken, start):
     process = start(broken.name)
     wait_for(broken, "relax", 1, process)
@@ -237,6 +240,7 @@ def test_bad_settings_leave_no_run_behind(home, inside):
     assert not (home / "bad").exists()
 
 
+@pytest.mark.slow
 def test_a_folder_of_crystals_is_screened_instead(whole, home, inside):
     crystals = home / "crystals"
     crystals.mkdir()

@@ -45,6 +45,7 @@ def mgb2() -> dict:
     return found.numbers
 
 
+@pytest.mark.slow
 def test_alpha2f_has_a_band_around_its_mean(mgb2):
     omega, mean, low, high = map(np.array, mgb2["dossier_alpha2F"])
     assert omega[0] == 0 and 60 < omega[-1] < 200 and np.all(np.diff(omega) > 0)

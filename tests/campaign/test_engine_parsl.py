@@ -31,6 +31,7 @@ def expected(tmp_path_factory):
     return undisturbed(tmp_path_factory.mktemp("local"))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_killed_workers_drivers_and_interchanges_change_nothing(tmp_path, expected):
     done = attack(tmp_path, ["worker", "driver", "worker", "interchange"], 5, PARSL)
@@ -40,6 +41,7 @@ def test_killed_workers_drivers_and_interchanges_change_nothing(tmp_path, expect
     assert len(done.repeated) <= 6 * len(done.rows)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_killed_manager_is_replaced(tmp_path, expected):
     assert content(attack(tmp_path, ["manager"], 6, PARSL).run) == expected
@@ -95,6 +97,7 @@ class Killer:
             os.kill(self.killed[0], signal.SIGKILL)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_campaign_that_loses_a_worker_ends_like_one_on_local_processes(tmp_path, crystals):
     local = discover(crystals, tmp_path / "local")

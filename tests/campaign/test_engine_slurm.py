@@ -38,6 +38,7 @@ def node(tmp_path_factory):
         yield started
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_campaign_in_pilot_jobs_survives_the_death_of_worker_and_driver(tmp_path, node):
     done = attack(tmp_path / "slurm", ["worker", "driver"], 7, SLURM, node.environment)

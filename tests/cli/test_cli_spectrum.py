@@ -43,6 +43,7 @@ def folder(tmp_path_factory):
     return where, result
 
 
+@pytest.mark.slow
 def test_a_row_a_csv_and_a_png_for_each_crystal_and_failures_as_rows(folder):
     where, result = folder
     assert result.returncode == 1 and "Traceback" not in result.stderr
@@ -54,6 +55,7 @@ def test_a_row_a_csv_and_a_png_for_each_crystal_and_failures_as_rows(folder):
     assert not (where / "out" / "broken.csv").exists()
 
 
+@pytest.mark.slow
 def test_a_crystal_whose_files_cannot_be_written_fails_alone(tmp_path):
     (tmp_path / "out" / "MgB2.csv").mkdir(parents=True)
     MGB2.to(str(tmp_path / "MgB2.cif"))
@@ -65,6 +67,7 @@ def test_a_crystal_whose_files_cannot_be_written_fails_alone(tmp_path):
     assert rows["Nb"]["status"] == "ok" and (tmp_path / "out" / "Nb.csv").is_file()
 
 
+@pytest.mark.slow
 def test_rows_after_a_refused_crystal_keep_their_formula_of_tc(tmp_path):
     h2 = Structure(Lattice.cubic(2.8), ["H", "H"], [[0, 0, 0], [0.27, 0, 0]])
     crystals = [as_crystal(h2, id="a"), as_crystal(NB, id="b")]
@@ -131,6 +134,7 @@ def test_insulators_and_unstable_crystals_are_outside_and_labels_have_their_own_
     )
 
 
+@pytest.mark.slow
 def test_a_crystal_with_the_name_of_the_table_keeps_its_curve(tmp_path):
     NB.to(str(tmp_path / "spectra.cif"))
     result = run("spectrum", "spectra.cif", "--out", "out", "--no-eliashberg", "--json", cwd=tmp_path)
@@ -147,6 +151,7 @@ def write_dos(path, top):
     np.savetxt(path, np.column_stack([omega, low, high, high]), header="omega (meV) Mg B B")
 
 
+@pytest.mark.slow
 def test_given_vibrations_shape_the_curve_and_beyond_the_grid_they_are_refused(tmp_path):
     MGB2.to(str(tmp_path / "MgB2.cif"))
     logs, above = {}, {}

@@ -85,6 +85,7 @@ def options(folder, pseudo, *more):
     return ["--pseudo", pseudo, "--ecut", "15", "--degauss", "0.05", "--out", folder, "--floor", "50", *more]
 
 
+@pytest.mark.slow
 def test_aluminium_from_cif_to_tc(tmp_path, lda):
     # 7.5 bohr, the lattice parameter of the captured run.
     fcc = [[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]]
@@ -140,6 +141,7 @@ def test_aluminium_from_cif_to_tc(tmp_path, lda):
     )
 
 
+@pytest.mark.slow
 def test_simple_cubic_aluminium_is_unstable(tmp_path, lda):
     Structure(Lattice.cubic(5.1 * 0.529177210903), ["Al"], [[0, 0, 0]]).to(filename=str(tmp_path / "sc.cif"))
     done, _ = verify(tmp_path / "sc.cif", *options(tmp_path / "out", lda, "--no-relax", "--cores", "2"))
@@ -151,6 +153,7 @@ def test_simple_cubic_aluminium_is_unstable(tmp_path, lda):
     assert record["meta"]["verdict"] == "unstable" and "lambda" not in record
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not all((DOJO / f"{e}.upf").is_file() for e in ("Na", "Cl")),
     reason="no PseudoDojo: `onnes pseudo install`, or ONNES_TEST_PSEUDO",

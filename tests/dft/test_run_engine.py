@@ -28,6 +28,7 @@ def results(folder: Path) -> dict[str, bytes]:
     return {str(f.relative_to(folder)): f.read_bytes() for f in files}
 
 
+@pytest.mark.slow
 def test_q_points_on_an_engine_leave_the_files_of_a_run_without_one(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
@@ -107,6 +108,7 @@ def refused(function, step):
     return StepState(step.name, "failed", Failure(Reason.DISK_FULL, "no room"))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_q_points_on_parsl_through_the_settings_of_verify(desk, tmp_path):
     pytest.importorskip("parsl", reason="needs Parsl: pip install 'onnes[cluster]'")

@@ -286,6 +286,7 @@ def small_ladder(monkeypatch):
         monkeypatch.setitem(tiers.TIERS, name, tier)
 
 
+@pytest.mark.slow
 def test_ladder_climbs_goes_on_where_it_was_cut_and_gathers_the_highest_rungs(run, small_ladder, tmp_path):
     desk = Desk(tmp_path)
     (tmp_path / "cifs").mkdir()

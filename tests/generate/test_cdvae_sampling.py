@@ -34,6 +34,7 @@ def test_same_seed_same_crystals_whatever_the_part_asked_for():
     assert other[47] != whole[47]
 
 
+@pytest.mark.slow
 def test_two_hundred_crystals_obey_elements_and_number_of_atoms():
     asked = {22, 41, 7}
     drawn = sampler(elements=frozenset(asked), atoms=4).sample(0, 200, 0)
@@ -46,6 +47,7 @@ def test_two_hundred_crystals_obey_elements_and_number_of_atoms():
     assert len({s.composition.formula for s in structures}) > 3
 
 
+@pytest.mark.slow
 def test_two_hundred_crystals_obey_the_formula():
     for _, s in sampler(formula={12: 1, 5: 2}).sample(0, 200, 0):
         assert s.composition.reduced_formula == "MgB2"

@@ -28,6 +28,7 @@ def first(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_most_crystals_pass_the_gate(first):
     items = list(read([first]))
     good = [i for i in items if isinstance(i, Crystal)]
@@ -35,6 +36,7 @@ def test_most_crystals_pass_the_gate(first):
     assert sum(len(c.structure.composition) >= 5 for c in good) <= 8
 
 
+@pytest.mark.slow
 def test_interrupted_run_resumes_to_the_same_files(first, tmp_path):
     writing = write_crystals(tmp_path / "r", 48, 5, FAST)
     for _ in range(20):
@@ -47,6 +49,7 @@ def test_interrupted_run_resumes_to_the_same_files(first, tmp_path):
     assert (tmp_path / "r" / "g000003.cif").stat().st_mtime_ns == kept
 
 
+@pytest.mark.slow
 def test_another_seed_gives_other_crystals_and_is_not_mixed_in(first):
     with pytest.raises(InputError, match="other-run"):
         list(write_crystals(first, 2, 6, FAST))
@@ -93,6 +96,7 @@ def test_bad_settings_are_errors(bad):
         Sampler(SamplerSettings(model="joint", **bad))
 
 
+@pytest.mark.slow
 def test_excluded_elements_do_not_occur_and_guidance_keeps_the_seed():
     settings = SamplerSettings(model="joint", steps=20, exclude=("Nb", "Ti"), target_tc=15.0, guidance=0.5)
     one, two = ([s for _, s in Sampler(settings).sample(0, 24, 7)] for _ in range(2))
@@ -112,6 +116,7 @@ def test_folders_that_cannot_be_used_are_named(tmp_path):
         next(write_crystals(damaged, 1, 0, FAST))
 
 
+@pytest.mark.slow
 def test_command_line(tmp_path):
     command = [
         sys.executable,
@@ -135,6 +140,7 @@ def test_command_line(tmp_path):
     assert bad.returncode == 2 and "untrained-element" in bad.stderr and "Traceback" not in bad.stderr
 
 
+@pytest.mark.slow
 def test_check_is_the_gate_used(first):
     refused = 0
     for _, structure in Sampler(FAST).sample(0, 48, 5):

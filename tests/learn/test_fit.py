@@ -45,6 +45,7 @@ def train(*arguments):
     return subprocess.run(command, capture_output=True, text=True, timeout=250)
 
 
+@pytest.mark.slow
 def test_train_and_resume(data, tmp_path):
     out = tmp_path / "t"
     done = train("epc", "--data", data, "--out", out, "--epochs", 2, "--batch", 64)
@@ -62,6 +63,7 @@ def test_train_and_resume(data, tmp_path):
     assert second.hash != first.hash and second.card["data_hash"] == first.card["data_hash"]
 
 
+@pytest.mark.slow
 def test_two_processes_by_settings_of_lightning_alone(data, tmp_path):
     """Several devices need no code of ours: here two processes on the CPU, by the variables that Lightning reads."""
     out = tmp_path / "two"

@@ -85,6 +85,7 @@ def trained(tmp_path_factory):
     return where, run(*TRAIN, "--workers", 2, cwd=where)
 
 
+@pytest.mark.slow
 def test_it_says_out_of_bag_errors_beside_the_median_and_what_it_left_out(trained):
     where, result = trained
     assert result.returncode == 0, result.stderr
@@ -109,6 +110,7 @@ def test_the_checkpoint_predicts_in_the_convention_of_its_data(trained):
         next(predict_spectra([], model=where))
 
 
+@pytest.mark.slow
 def test_what_is_lost_is_made_again_and_the_result_is_the_same(trained):
     """Outputs, states and cached features that are gone; a member's outputs hold its weights."""
     where, _ = trained
@@ -289,6 +291,7 @@ def test_curves_are_for_spectral_runs_alone(trained):
     assert isinstance(found.exception, SettingsError) and found.exception.code == "conflicting-options"
 
 
+@pytest.mark.slow
 def test_members_by_hand_with_vibrations_are_those_of_one_command(tmp_path):
     """Six tasks of a job array, then the collecting call, against one call; with coarse vibrations as inputs."""
     write_records(tmp_path / "mine.jsonl", records())

@@ -62,6 +62,7 @@ def serial(crystals, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_workers_give_the_same_table(serial, crystals, tmp_path):
     done = call(crystals, tmp_path, "--workers", "2")
@@ -69,6 +70,7 @@ def test_workers_give_the_same_table(serial, crystals, tmp_path):
     same(serial, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_kill_and_resume_give_the_same_table(serial, crystals, tmp_path):
     journal = tmp_path / "t.csv.part"

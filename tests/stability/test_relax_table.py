@@ -79,6 +79,7 @@ def test_workers_give_the_same_to_the_last_byte(serial, package, crystals, tmp_p
         assert (tmp_path / "c" / name).read_bytes() == (serial / "c" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_workers_give_the_same_numbers_with_the_network(tmp_path):
     """Bit for bit, whatever a process has computed before: six crystals of a SevenNet potential."""
     items = []

@@ -45,6 +45,7 @@ def test_mesh_sums_smooth_functions(size):
         assert np.sum(points.weight * f(points.index.astype(float))) == pytest.approx(exact, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_mesh_weights_are_positive_whatever_the_size():
     sizes = [
         *range(97, 1200),
