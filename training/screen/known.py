@@ -24,6 +24,7 @@ from onnes.campaign.ledger import Ledger
 from onnes.campaign.status import status
 from onnes.crystal.formula import formula_of
 from onnes.report.tables import candidate_rows
+from onnes.stability.sun import wilson
 
 COLUMNS = ("rank", "id", "formula", "space_group", "tc_K", "tc_low_K", "tc_high_K", "lambda", "omega_log_K")
 COLUMNS = (*COLUMNS, "e_hull_eV_atom", "in_domain", "score")
@@ -77,15 +78,6 @@ def groups(formulas: list[str], tc: dict[str, float]) -> dict[str, int]:
     }
 
 
-def interval(k: int, n: int) -> list[float]:
-    """Wilson's 95 % interval of a share."""
-    if n == 0:
-        return [0.0, 1.0]
-    p, z = k / n, 1.959964
-    middle, half = p + z * z / (2 * n), z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return [round((middle - half) / (1 + z * z / n), 3), round((middle + half) / (1 + z * z / n), 3)]
-
-
 def main() -> None:
     """Read the run and write the two files."""
     parser = argparse.ArgumentParser(description="Counts of a screen and its known superconductors.")
@@ -122,7 +114,8 @@ def main() -> None:
     report["all"] = groups(list(formula.values()), tc)
     top = [formula[i] for i in table["id"][:50]]
     report["top 50"] = groups(top, tc)
-    report["known share of the top 50, 95 %"] = interval(report["top 50"]["known"], len(top))
+    rate = wilson(report["top 50"]["known"], len(top))
+    report["known share of the top 50, 95 %"] = [round(x, 3) for x in (rate.low, rate.high)]
     pairs = [(predicted[i]["tc_K"], tc[formula[i]]) for i in table["id"] if tc.get(formula[i], 0) > 0]
     if pairs:
         ours, theirs = np.array(pairs).T
