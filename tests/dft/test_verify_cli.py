@@ -6,12 +6,9 @@ import dataclasses
 import hashlib
 import json
 import os
-import shutil
-from pathlib import Path
 
 import pytest
 from pymatgen.core import Lattice, Structure
-from qe_fixtures import captured
 from test_pseudopotentials import packed
 from test_run import TIER, Desk
 from typer.testing import CliRunner
@@ -21,7 +18,6 @@ from onnes.campaign.labels import Chosen, Verify
 from onnes.campaign.settings import Settings
 from onnes.campaign.stages import plain
 from onnes.cli.main import app
-from onnes.dft.matdyn_files import parse_a2f
 from onnes.dft.run import only_one
 from onnes.errors import OnnesError
 
@@ -327,28 +323,3 @@ def test_smearing_and_its_width_reach_the_inputs(run, mgb2, tmp_path):
     assert run(*arguments, "--smearing", "mp", "--degauss", "0.03")[0] == 0
     text = (tmp_path / "run" / "scf" / "scf.in").read_text()
     assert "smearing='mp'" in text and "degauss=0.030000" in text
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(
-    shutil.which("ph.x") is None or not Path("/usr/share/espresso/pseudo/Al.pz-vbc.UPF").is_file(),
-    reason="Quantum ESPRESSO with the pseudopotentials of Debian is not installed",
-)
-def test_aluminium_with_quantum_espresso_itself(run, small, tmp_path):
-    (tmp_path / "pp").mkdir()
-    shutil.copyfile("/usr/share/espresso/pseudo/Al.pz-vbc.UPF", tmp_path / "pp" / "Al.UPF")
-    AL.to(filename=str(tmp_path / "al.cif"))
-    arguments = ["verify", tmp_path / "al.cif", "--pseudo", tmp_path / "pp", "--ecut", "15"]
-    arguments += ["--out", tmp_path / "out", "--floor", "1"]
-    code, out, err = run(*arguments)
-    assert code == 0, err
-    rows = [line.split(",") for line in out.strip().splitlines()[1:]]
-    wanted = [parse_a2f(captured(f"al_222/bands/a2F.dos{s}")).lam for s in range(1, 11)]
-    # The captured run took the unrelaxed cell, so its lambda differs by what 1 % of length does.
-    assert [float(r[1]) for r in rows] == pytest.approx(wanted, rel=0.15)
-    assert not list((tmp_path / "out").rglob("tmp"))
-    # A q taken away is done again, with the scf it needs, and gives the same.
-    shutil.rmtree(tmp_path / "out" / "q002")
-    code, again, _ = run(*arguments)
-    lam = [float(line.split(",")[1]) for line in again.strip().splitlines()[1:]]
-    assert code == 0 and lam == pytest.approx([float(r[1]) for r in rows], rel=1e-3)
