@@ -19,6 +19,7 @@ import platform
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from onnes.generate.diffusion import JointDiffusion, OrbitDiffusion
@@ -135,8 +136,10 @@ def main() -> None:
     known |= {
         "atom_counts": atom_counts(arrays),
         "elements": torch.as_tensor(arrays["types"][train_atoms(arrays)].astype(int)).unique().tolist(),
+        "conditions": conditions(arrays),
     }
     card = {
+        "file": args.data.name,
         "n_train": count["train"],
         "n_val": count["val"],
         "data_hash": packed_hash(args.data),
@@ -163,6 +166,12 @@ def atom_counts(arrays) -> dict[str, float]:
     weight = last_weights(torch.as_tensor(arrays["source"].astype(int)), torch.as_tensor(arrays["log_tc"]))
     n = torch.as_tensor(arrays["n"].astype(int))
     return {str(k): round(float(weight[n == k].sum()), 3) for k in n.unique().tolist()}
+
+
+def conditions(arrays) -> list[str]:
+    """Labels that at least one row has: only these can be asked for when crystals are drawn."""
+    seen = {"log_tc": np.isfinite(arrays["log_tc"]).any(), "stable": (arrays["stable"] > 0).any()}
+    return [name for name, there in seen.items() if there]
 
 
 def train_atoms(arrays) -> torch.Tensor:

@@ -265,6 +265,7 @@ def measure(
     energies: tuple[Sequence[float], Sequence[float]] | None = None,
     symprec: float = 0.1,
     seed: int = 0,
+    variety: bool = True,
 ) -> Report:
     """All metrics of a set of crystals.
 
@@ -286,6 +287,9 @@ def measure(
         Of the space groups, A; generated crystals are only nearly symmetric, 0.1 is usual.
     seed : int
         Of halves and bootstrap.
+    variety : bool
+        Whether crystals are compared with each other and with the known ones, which takes quadratic time where all have
+        one composition.
 
     Returns
     -------
@@ -303,7 +307,8 @@ def measure(
     sound = [s for s, v in zip(structures, valid, strict=True) if v]
     _composition(out, structures)
     _symmetry(out, sound, symprec)
-    _variety(out, sound, len(structures) + refused, novel or (unlike(reference) if reference else None))
+    if variety:
+        _variety(out, sound, len(structures) + refused, novel or (unlike(reference) if reference else None))
     if reference:
         _against(out, sound, reference, seed)
     if energies is not None:

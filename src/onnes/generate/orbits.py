@@ -21,7 +21,7 @@ from torch import Tensor
 from onnes.crystal.families import family_projection
 from onnes.crystal.wyckoff import centring_vectors, primitive_basis
 from onnes.crystal.wyckoff_table import changes, wyckoff_positions
-from onnes.generate.process import cells_of, constant
+from onnes.generate.process import NARROWEST, cells_of, constant
 
 Floats = NDArray[np.float64]
 Batch = dict[str, Tensor]
@@ -198,9 +198,10 @@ class FamilyScale:
 
     @classmethod
     def fit(cls, vectors: Tensor) -> FamilyScale:
-        """From vectors (M, 6) with ln(n)/3 subtracted."""
+        """From vectors (M, 6) with ln(n)/3 subtracted; deviations below ``NARROWEST`` count as that."""
         diagonal, other = vectors[:, :3], vectors[:, 3:]
-        return cls(float(diagonal.mean()), float(diagonal.std()), float(other.std()))
+        wide = (max(float(part.std()), NARROWEST) for part in (diagonal, other))
+        return cls(float(diagonal.mean()), *wide)
 
     @property
     def _std(self) -> tuple[float, ...]:

@@ -26,6 +26,9 @@ from torch import Tensor
 SIGMA_MIN, SIGMA_MAX = 0.005, 0.5
 #: Below this time all atom types are known.
 REVEAL = 0.15
+#: Smallest deviation by which a lattice component is divided: a set of cubic cells (Perov-5) has components that
+#: do not vary at all. An error of the network there becomes a strain of a thousandth of it.
+NARROWEST = 1e-3
 _WRAPS = tuple(float(k) for k in range(-4, 5))
 
 
@@ -143,8 +146,8 @@ class LatticeScale:
 
     @classmethod
     def fit(cls, vectors: np.ndarray) -> LatticeScale:
-        """Standardisation of a training set's raw vectors (n, 6)."""
-        return cls(tuple(vectors.mean(0).tolist()), tuple(vectors.std(0).tolist()))
+        """Standardisation of a training set's raw vectors (n, 6); deviations below ``NARROWEST`` count as that."""
+        return cls(tuple(vectors.mean(0).tolist()), tuple(np.maximum(vectors.std(0), NARROWEST).tolist()))
 
     def encode(self, raw: np.ndarray) -> np.ndarray:
         """Standardised vectors."""

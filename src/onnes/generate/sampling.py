@@ -10,6 +10,7 @@ import torch
 from pymatgen.core import Lattice, Structure
 from torch import Tensor
 
+from onnes.errors import SettingsError
 from onnes.generate.asked import SamplerSettings, wish_of
 from onnes.generate.process import LatticeScale, alpha_bar, masked, score_rms, sigma
 from onnes.learn.store import Checkpoint, pretrained
@@ -18,6 +19,11 @@ from onnes.nets.denoiser import MASK, MAX_Z, Denoised, Denoiser, DenoiserSetting
 #: Crystals are always sampled in these blocks of consecutive indices, whatever is asked for, so that the same
 #: seed and index give the same crystal in every run, interrupted or not.
 BLOCK = 48
+#: Steps without noise at the end of sampling (one evaluation each), and their size in units of sigma^2. The last
+#: level of the schedule still has a noise of 0.005 of a cell vector, 0.03 A an atom, which breaks most symmetries.
+SETTLE, SETTLE_SIZE = 10, 0.7
+#: Largest estimate of the clean lattice, in standard deviations.
+CLIP = 4.0
 
 
 class Sampler:
@@ -28,14 +34,19 @@ class Sampler:
     settings : SamplerSettings
     path : path, optional
         Checkpoint of kind ``diffusion``; the shipped one by default.
+    settle : int
+        Steps without noise at the end; 0 leaves the crystals with the noise of the last level.
 
     Raises
     ------
     SettingsError
-        As `onnes.generate.asked.wish_of`.
+        As `onnes.generate.asked.wish_of`; ``no-condition`` for a Tc asked of a model trained without any.
     """
 
-    def __init__(self, settings: SamplerSettings, path: str | Path | None = None) -> None:
+    def __init__(
+        self, settings: SamplerSettings, path: str | Path | None = None, settle: int = SETTLE
+    ) -> None:
+        self.settle = settle
         self.checkpoint = Checkpoint.load(path or pretrained("diffusion.safetensors"), "diffusion")
         stored = self.checkpoint.settings
         self.net = Denoiser(DenoiserSettings(**stored["network"]))
@@ -44,6 +55,11 @@ class Sampler:
         self.scale = LatticeScale(tuple(stored["lattice_mean"]), tuple(stored["lattice_std"]))
         self.counts = {int(k): v for k, v in stored["atom_counts"].items()}
         self.settings = settings
+        # What was never seen in training is not asked for: its weights are still the random ones.
+        seen = stored.get("conditions", ("log_tc", "stable"))
+        if settings.target_tc is not None and "log_tc" not in seen:
+            raise SettingsError("no-condition", "this model was trained without Tc and cannot aim at one")
+        self.stable = 1 if "stable" in seen else 0
         most = int(stored["network"]["max_atoms"])
         self.wish = wish_of(settings, stored["elements"], most)
         self.counts = self._sizes(most)
@@ -81,15 +97,31 @@ class Sampler:
                 out[i] = structure
         return [s for s in out if s is not None]
 
-    @torch.no_grad()
     def draw(self, count: int, n: int, generator: torch.Generator) -> Sequence[Structure]:
         """Draw ``count`` crystals of ``n`` atoms each."""
+        return self.arrange(self._known(count, n), generator)
+
+    @torch.no_grad()
+    def arrange(self, types: Tensor, generator: torch.Generator) -> Sequence[Structure]:
+        """Draw a crystal for each row of types.
+
+        Parameters
+        ----------
+        types : Tensor of int, shape (B, N)
+            Atomic numbers, all known (structure prediction) or all `onnes.nets.denoiser.MASK`.
+        generator : torch.Generator
+
+        Returns
+        -------
+        sequence of pymatgen Structure
+        """
         s = self.settings
-        types = self._known(count, n)
+        count, n = types.shape
+        given = not bool((types == MASK).any())
         frac = torch.rand((count, n, 3), generator=generator)
         lattice = torch.randn((count, 6), generator=generator)
         log_tc = torch.full((count,), float("nan") if s.target_tc is None else float(np.log10(s.target_tc)))
-        stable = torch.ones(count, dtype=torch.long)
+        stable = torch.full((count,), self.stable)
         times = torch.linspace(1.0, 0.0, s.n_steps + 1)
 
         def evaluate(t: Tensor) -> Denoised:
@@ -104,7 +136,7 @@ class Sampler:
         for k in range(s.n_steps):
             t, u = times[k], times[k + 1]
             said = evaluate(t)
-            types = types if self.wish.formula else self._reveal(types, said.type_logits, t, u, generator)
+            types = types if given else self._reveal(types, said.type_logits, t, u, generator)
             lattice = _lattice_step(lattice, said.lattice, t, u, generator)
             frac = _predict(frac, said.score, t, u, generator)
             if k < s.n_steps - 1:
@@ -114,6 +146,9 @@ class Sampler:
                 frac = (
                     frac + step * score + (2 * step).sqrt() * torch.randn(frac.shape, generator=generator)
                 ) % 1.0
+        for _ in range(self.settle):
+            said = evaluate(times[-1])
+            frac, lattice = _settled(frac, said.score), said.lattice.clamp(-CLIP, CLIP)
         return [_structure(c, z, f) for c, z, f in zip(self.scale.cell(lattice, n), types, frac, strict=True)]
 
     def _known(self, count: int, n: int) -> Tensor:
@@ -145,7 +180,7 @@ def _guided(asked: Denoised, free: Denoised, weight: float) -> Denoised:
 
 def _lattice_step(x: Tensor, clean: Tensor, t: Tensor, u: Tensor, generator: torch.Generator) -> Tensor:
     """Posterior of the lattice at time u given its value at t and the (clipped) estimate of the clean one."""
-    clean = clean.clamp(-4.0, 4.0)
+    clean = clean.clamp(-CLIP, CLIP)
     a, b = alpha_bar(t), alpha_bar(u)
     ratio = a / b
     mean = b.sqrt() * (1 - ratio) / (1 - a) * clean + ratio.sqrt() * (1 - b) / (1 - a) * x
@@ -162,6 +197,12 @@ def _predict(frac: Tensor, score: Tensor, t: Tensor, u: Tensor, generator: torch
     if float(u) > 0.0:
         moved = moved + (small * (big - small) / big).sqrt() * torch.randn(frac.shape, generator=generator)
     return moved % 1.0
+
+
+def _settled(frac: Tensor, score: Tensor) -> Tensor:
+    """Move towards the mean of the clean coordinates at the lowest level (Tweedie's formula, damped)."""
+    zero = torch.zeros(())
+    return (frac + SETTLE_SIZE * sigma(zero) ** 2 * score_rms(zero[None])[0] * score) % 1.0
 
 
 def _structure(cell: Tensor, types: Tensor, frac: Tensor) -> Structure:
