@@ -322,6 +322,25 @@ def test_processes_of_pw_get_pools(desk):
     assert ("--allow-run-as-root" in line) == (os.geteuid() == 0)
 
 
+@pytest.mark.parametrize("tasks", ["1", "2"])
+def test_a_job_of_one_task_has_room_for_several_processes(tmp_path, monkeypatch, tasks):
+    for key, value in (("SLURM_JOB_ID", "7"), ("SLURM_NTASKS", tasks), ("PMI_RANK", "0")):
+        monkeypatch.setenv(key, value)
+    execute(["env"], tmp_path, tmp_path / "out", floor_MB=0.0, look_s=0.05, processes=2)
+    said = (tmp_path / "out").read_text()
+    assert ("SLURM_JOB_ID" in said, "PMI_RANK" in said) == (tasks == "2", tasks == "2")
+    assert "OMP_NUM_THREADS=1" in said
+
+
+def test_a_folder_that_may_not_be_written_is_not_called_a_full_disk(desk, monkeypatch):
+    def forbidden(*args, **options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("onnes.dft.run.shutil.copyfile", forbidden)
+    state = desk.run()
+    assert (state.status, state.reason) == ("failed", str(Reason.FILE)) and "Permission" in state.detail
+
+
 def test_program_is_ended_when_the_run_stops(tmp_path):
     code, failure = execute(
         ["sleep", "30"], tmp_path, tmp_path / "out", floor_MB=0.0, stopped=lambda: True, look_s=0.05

@@ -114,7 +114,7 @@ _EFFECTS: list[tuple[Reason, tuple[str, ...]]] = [
         ),
     ),
     (Reason.FILE, ("fortran runtime error",)),
-    (Reason.CRASH, ("segmentation fault", "sigsegv", "mpi_abort was invoked")),
+    (Reason.CRASH, ("segmentation fault", "sigsegv", "mpi_abort was invoked", "not enough slots")),
 ]
 # Routine that stops the program -> reason, where its message is not one of the words above.
 _ROUTINES: list[tuple[Reason, str]] = [

@@ -87,6 +87,7 @@ def execute(
     floor_MB: float,
     stopped: Callable[[], bool] = lambda: False,
     look_s: float = LOOK_S,
+    processes: int = 1,
 ) -> tuple[int, Failure | None]:
     """Run a program to its end, watching the disk.
 
@@ -103,13 +104,14 @@ def execute(
         Asked at every look; True ends the program.
     look_s : float
         Seconds between looks.
+    processes : int
+        MPI processes that the command starts.
 
     Returns
     -------
     (int, Failure or None)
         Exit code (negative: signal), and why it was ended here.
     """
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with open(output, "wb") as out, open(output.with_suffix(".err"), "wb") as err:
         process = subprocess.Popen(
             command,
@@ -117,7 +119,7 @@ def execute(
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=err,
-            env=environment,
+            env=_environment(processes),
             start_new_session=True,
             preexec_fn=_die_with_parent if sys.platform == "linux" else None,
         )
@@ -137,6 +139,19 @@ def execute(
         except BaseException:
             _end(process)
             raise
+
+
+def _environment(processes: int) -> dict[str, str]:
+    """Environment of a program: one thread, and as many slots for mpirun as there are processes.
+
+    A Slurm job of one task with many cores (what Parsl asks for) has a single slot in the eyes of Open MPI, which then
+    refuses to start. Without Slurm's variables it takes the node for its own and counts the cores it may use.
+    """
+    found = {**os.environ, "OMP_NUM_THREADS": "1"}
+    tasks = found.get("SLURM_NTASKS", found.get("SLURM_NPROCS", ""))
+    if "SLURM_JOB_ID" in found and (int(tasks) if tasks.isdigit() else 1) < processes:
+        return {key: value for key, value in found.items() if not key.startswith(("SLURM_", "PMI"))}
+    return found
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

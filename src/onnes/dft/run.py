@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -35,6 +36,8 @@ from onnes.parallel import Engine, WorkerDiedError, completed
 Report = Callable[[str], None]
 #: A disk with less free than this is full, MB.
 FULL_MB = 1.0
+#: How long the files of a worker may take to be seen by the driver, s (attributes of NFS are cached for a minute).
+SEEN_S = 90.0
 #: Absolute magnetisation above which a crystal is magnetic, Bohr magnetons an atom.
 MOMENT_MUB = 0.05
 #: Reasons that are findings about the crystal and not failures of the run.
@@ -95,7 +98,7 @@ class Runner:
     look_s : float
         Seconds between looks at running programs.
     engine : Engine, optional
-        Does the q-points instead of this machine; its workers see the folder. The other steps run here.
+        Runs every program instead of this machine: its workers see the folder and the programs under the same paths.
     """
 
     folder: Path
@@ -205,7 +208,7 @@ class Runner:
 
     def _phonons(self, plan: Plan, steps: list[Step]) -> Failure | None:
         if self.engine is not None:
-            return self._phonons_elsewhere(plan, steps, self.engine)
+            return self._elsewhere(plan, steps, self.engine)
         with ThreadPoolExecutor(self.workers) as pool:
             try:
                 found = list(pool.map(lambda step: self._one_q(plan, step), steps))
@@ -214,10 +217,10 @@ class Runner:
                 raise
         return next((f for f in found if f is not None and f.reason is not Reason.STOPPED), None)
 
-    def _phonons_elsewhere(self, plan: Plan, steps: list[Step], engine: Engine) -> Failure | None:
-        """The q-points on an engine, each in a folder of its own and done again from scratch if its worker dies."""
+    def _elsewhere(self, plan: Plan, steps: list[Step], engine: Engine) -> Failure | None:
+        """Steps on an engine, side by side; each is done again from scratch if its worker dies."""
         task = partial(
-            _q_state, self.folder.absolute(), self.programs, self.pseudos, self.floor_MB, self.look_s, plan
+            step_state, self.folder.absolute(), self.programs, self.pseudos, self.floor_MB, self.look_s, plan
         )
         left = list(steps)
 
@@ -229,23 +232,33 @@ class Runner:
         for step, state in completed(engine, task, wanted(), ahead=1):
             if isinstance(state, WorkerDiedError):
                 state = StepState(step.name, "failed", Failure(Reason.KILLED, state.message))
-            self.steps.append(state)
-            self.report(f"{step.name}: {state.failure or state.state} ({state.seconds:.0f} s)")
+            elif state.failure is None and not self._arrived(plan, step):
+                unseen = Failure(Reason.FILE, f"done by a worker, but not seen here after {SEEN_S:.0f} s")
+                state = StepState(step.name, "failed", unseen, state.seconds)
+            self._add(state)
             found.append(state.failure)
             if state.failure is not None and state.failure.reason in WALLS:
                 self._stop.set()
         self.steps += [StepState(step.name, "not-run") for step in left]
         return next((f for f in found if f is not None), None)
 
+    def _arrived(self, plan: Plan, step: Step) -> bool:
+        """Whether what a worker wrote is seen here: a network file system shows it with a delay."""
+        until = time.monotonic() + SEEN_S
+        while not self._recorded(plan, step):
+            if time.monotonic() > until:
+                return False
+            time.sleep(self.look_s)
+            with suppress(OSError):
+                os.listdir(self.folder / step.folder)
+        return True
+
     def _one_q(self, plan: Plan, step: Step) -> Failure | None:
         if self._stop.is_set():
             self.steps.append(StepState(step.name, "not-run"))
             return Failure(Reason.STOPPED, "not started")
         failure = self._step(plan, step)
-        if failure is None:
-            shutil.rmtree(self.folder / step.folder / "tmp", ignore_errors=True)
-        elif failure.reason in WALLS:
-            shutil.rmtree(self.folder / step.folder / "tmp", ignore_errors=True)
+        if failure is not None and failure.reason in WALLS:
             self._stop.set()
         return failure
 
@@ -262,7 +275,7 @@ class Runner:
             try:
                 self._gather(plan, self.folder / "bands")
             except OSError as error:
-                return Failure(Reason.DISK_FULL, f"gathering the q-points: {_words(error)}")
+                return _unwritten(f"gathering the q-points: {_words(error)}", self.folder)
         for name in ("q2r", "bands", "a2f"):
             failure = self._step(plan, _named(plan, name))
             if failure is not None:
@@ -286,19 +299,28 @@ class Runner:
             self.steps.append(StepState(step.name, "kept"))
             self.report(f"{step.name}: done before")
             return None
+        if self.engine is not None:
+            return self._elsewhere(plan, [step], self.engine)
+        return self._add(self._here(plan, step)).failure
+
+    def _add(self, state: StepState) -> StepState:
+        self.steps.append(state)
+        self.report(f"{state.name}: {state.failure or state.state} ({state.seconds:.0f} s)")
+        return state
+
+    def _here(self, plan: Plan, step: Step) -> StepState:
+        """Run the program of a step in this process, and clean up after it."""
         began = time.monotonic()
         failure = self._do(plan, step)
-        if (
-            failure is not None
-            and failure.reason is Reason.DISK_FULL
-            and step.name in ("relax", "spin", "dense")
+        full = failure is not None and failure.reason is Reason.DISK_FULL
+        wall = failure is not None and failure.reason in WALLS
+        # Scratch is worth nothing after a full disk, and the next attempt needs the room; of a q it has had its use.
+        if (full and step.name in ("relax", "spin", "dense")) or (
+            step.program is Program.PH and (failure is None or wall)
         ):
-            # Worth nothing, and the next attempt needs the room.
             shutil.rmtree(self.folder / step.folder / "tmp", ignore_errors=True)
         seconds = time.monotonic() - began
-        self.steps.append(StepState(step.name, "done" if failure is None else "failed", failure, seconds))
-        self.report(f"{step.name}: {'done' if failure is None else failure} ({seconds:.0f} s)")
-        return failure
+        return StepState(step.name, "done" if failure is None else "failed", failure, seconds)
 
     def _do(self, plan: Plan, step: Step) -> Failure | None:
         place = self.folder / step.folder
@@ -315,14 +337,15 @@ class Runner:
                 floor_MB=self.floor_MB,
                 stopped=self._stop.is_set,
                 look_s=self.look_s,
+                processes=self.programs.processes if step.program is Program.PW else 1,
             )
             failure = ended or check_step(plan, step, self.folder, exit_code=code)
             if failure is None:
                 self._record(plan, step, place)
         except OSError as error:
-            return Failure(Reason.DISK_FULL, f"{step.name}: {_words(error)}")
+            return _unwritten(f"{step.name}: {_words(error)}", self.folder)
         except DataError as error:
-            return Failure(Reason.DISK_FULL, f"{step.name}: {error.message}")
+            return _unwritten(f"{step.name}: {error.message}", self.folder)
         if failure is not None and failure.reason in _SHORT_FILES and free_MB(self.folder) < FULL_MB:
             return Failure(Reason.DISK_FULL, f"the disk is full: {failure.detail}")
         return failure
@@ -356,16 +379,19 @@ class Runner:
                 file.unlink()
 
     def _is_done(self, plan: Plan, step: Step) -> bool:
+        return self._recorded(plan, step) and check_step(plan, step, self.folder, again=True) is None
+
+    def _recorded(self, plan: Plan, step: Step) -> bool:
+        """Whether the step has a record, with the hash of this plan."""
         record = self.folder / step.folder / f"{step.name}.done.json"
         try:
             stored = json.loads(record.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return False
-        fits = isinstance(stored, dict) and stored.get("sha256") == plan.hashes()[step.name]
-        return fits and check_step(plan, step, self.folder, again=True) is None
+        return isinstance(stored, dict) and stored.get("sha256") == plan.hashes()[step.name]
 
 
-def _q_state(
+def step_state(
     folder: Path,
     programs: Programs,
     pseudos: dict[str, Pseudopotential],
@@ -374,10 +400,15 @@ def _q_state(
     plan: Plan,
     step: Step,
 ) -> StepState:
-    """Do one q in a worker of an engine, which is done no harm by doing it twice."""
+    """Do one step in a worker of an engine; it does no harm to do it twice."""
+    if not (folder / "plan.json").is_file():
+        words = f"{folder} is not on {socket.gethostname()}: all workers must see the folder of the run"
+        return StepState(step.name, "failed", Failure(Reason.FILE, words))
     runner = Runner(folder, programs, pseudos, floor_MB=floor_MB, look_s=look_s)
-    runner._one_q(plan, step)
-    return runner.steps[-1]
+    if runner._is_done(plan, step):
+        # By a worker that died before it could say so.
+        return StepState(step.name, "kept")
+    return runner._here(plan, step)
 
 
 def relaxed_plan(plan: Plan, folder: Path, pseudos: dict[str, Pseudopotential]) -> Plan:
@@ -402,6 +433,15 @@ def _words(error: OSError) -> str:
     if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list) and error.args[0]:
         return f"{error.args[0][0][-1]}, and {len(error.args[0]) - 1} more files"
     return error.strerror or str(error)
+
+
+def _unwritten(words: str, folder: Path) -> Failure:
+    """A file that could not be written: a full disk where the system says so, else a damaged or forbidden one."""
+    full = (
+        any(sign in words.lower() for sign in ("no space left", "quota exceeded"))
+        or free_MB(folder) < FULL_MB
+    )
+    return Failure(Reason.DISK_FULL if full else Reason.FILE, words)
 
 
 def _version(place: Path, step: Step) -> str:
