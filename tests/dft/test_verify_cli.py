@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
+from contextlib import suppress
 
 import pytest
 from pymatgen.core import Lattice, Structure
@@ -18,6 +19,7 @@ from onnes.campaign.labels import Chosen, Verify
 from onnes.campaign.settings import Settings
 from onnes.campaign.stages import plain
 from onnes.cli.main import app
+from onnes.dft import run as run_module
 from onnes.dft.run import only_one
 from onnes.errors import OnnesError
 
@@ -108,9 +110,14 @@ def test_several_crystals_get_folders_of_their_own(run, mgb2, tmp_path):
         (["--dry-run", "--smearing", "warm"], "unknown-smearing"),
         (["--dry-run", "--degauss", "7"], "bad-degauss"),
         (["--dry-run", "--ladder", "--out", "run"], "bad-setting"),
+        (["--dry-run", "--mu-star", "nan"], "mu"),
+        (["--dry-run", "--mu-star", "-0.1"], "mu"),
+        (["--dry-run", "--engine", "slurm.toml", "--cores", "8"], "cores_per_node = 4"),
     ],
 )
-def test_refusals(run, mgb2, options, expected):
+def test_refusals(run, mgb2, options, expected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "slurm.toml").write_text('[engine]\nkind = "slurm"\ncores_per_node = 4\n')
     code, _, err = run("verify", mgb2, *options)
     assert code in (1, 2) and expected in err and "Traceback" not in err
 
@@ -209,6 +216,67 @@ def test_verdict_result_and_record_of_a_finished_run(run, small, tmp_path):
     assert sha256 == hashlib.sha256((tmp_path / "pp" / "Al.upf").read_bytes()).hexdigest()
     assert record["meta"]["dft"]["quantum_espresso"] == "6.7MaX"
     assert (tmp_path / "out" / "figures" / "phonons.png").is_file()
+
+
+def test_a_folder_of_another_crystal_is_left_alone(run, small, mgb2, tmp_path):
+    desk = Desk(tmp_path)
+    AL.to(filename=str(tmp_path / "al.cif"))
+    assert run("verify", tmp_path / "al.cif", *options(tmp_path, desk))[0] == 0
+    before = (tmp_path / "out" / "result.json").read_bytes()
+    folder_of(tmp_path / "pp", "Mg", "B")
+    (desk.place / "CALLS").write_text("")
+    for more in ([], ["--dry-run"]):
+        code, out, err = run("verify", mgb2, *options(tmp_path, desk), "--json", *more)
+        (row,) = json.loads(out)
+        assert code == 1 and row["reason"] == "other-crystal" and "a run of Al, not of B2Mg" in err
+    assert (tmp_path / "out" / "result.json").read_bytes() == before and desk.called == []
+
+
+def test_result_states_its_own_settings_and_does_not_outlive_them(run, small, tmp_path):
+    desk = Desk(tmp_path)
+    AL.to(filename=str(tmp_path / "al.cif"))
+    arguments = ["verify", tmp_path / "al.cif", *options(tmp_path, desk)]
+    assert run(*arguments)[0] == 0
+    held = json.loads((tmp_path / "out" / "result.json").read_text())["settings"]
+    assert held["tier"]["name"] == "quick" and held["grids"]["q"] == [2, 2, 2]
+    # A look at what another tier would cost writes another plan.
+    assert run(*arguments, "--dry-run", "--tier", "tight")[0] == 0
+    assert json.loads((tmp_path / "out" / "plan.json").read_text())["tier"]["name"] == "tight"
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert result["settings"] == held and result["verdict"] != "failed"
+    # Cut while it runs with other settings, it has no result rather than that of the old ones.
+    desk.fault(dense="kill")
+    assert run(*arguments, "--degauss", "0.04")[0] == 1
+    assert json.loads((tmp_path / "out" / "result.json").read_text())["verdict"] == "failed"
+    assert not (tmp_path / "out" / "lambda.csv").exists() and not (tmp_path / "out" / "alpha2F.csv").exists()
+
+
+def test_records_of_a_batch_are_kept_as_they_come(run, small, tmp_path, monkeypatch):
+    desk = Desk(tmp_path)
+    (tmp_path / "cifs").mkdir()
+    for name in ("a", "b"):
+        AL.to(filename=str(tmp_path / "cifs" / f"{name}.cif"))
+    arguments = ["verify", tmp_path / "cifs", *options(tmp_path, desk)]
+    file = tmp_path / "out" / "records.jsonl"
+    whole = run_module.Runner.run
+
+    def cut(self, plan):
+        if self.folder.name == "b":
+            raise KeyboardInterrupt
+        return whole(self, plan)
+
+    monkeypatch.setattr(run_module.Runner, "run", cut)
+    with suppress(KeyboardInterrupt):
+        run(*arguments)
+    assert [json.loads(line)["id"] for line in file.read_text().splitlines()] == ["a"]
+    monkeypatch.setattr(run_module.Runner, "run", whole)
+    assert run(*arguments)[0] == 0
+    assert [json.loads(line)["id"] for line in file.read_text().splitlines()] == ["a", "b"]
+    # Gone through again and cut: nothing is taken away.
+    monkeypatch.setattr(run_module.Runner, "run", cut)
+    with suppress(KeyboardInterrupt):
+        run(*arguments)
+    assert len(file.read_text().splitlines()) == 2
 
 
 def test_a_folder_in_use_is_a_row_and_the_other_crystals_go_on(run, small, tmp_path):

@@ -41,7 +41,7 @@ def verify(
     ] = False,
     cores: Annotated[int, typer.Option(min=1, help="q-points side by side, MPI processes of pw.x.")] = 1,
     engine: Annotated[
-        Path | None, typer.Option(help="TOML file with an [engine] table: who computes the q-points.")
+        Path | None, typer.Option(help="TOML file with an [engine] table: who runs the programs.")
     ] = None,
     qe: Annotated[Path | None, typer.Option(help="Folder of pw.x, ph.x, q2r.x, matdyn.x.")] = None,
     floor: Annotated[float, typer.Option(min=0.0, help="Free disk that is never used, MB.")] = 500.0,
@@ -90,14 +90,12 @@ def verify(
     programs = None if dry_run else find_programs(qe, cores)
     if out is not None:
         probe_folder(out)
+        if programs is not None:
+            wishes.check_engine(out)
     if ladder and programs is not None and out is not None:
-        rows, records = _climbed(paths, out, programs, wishes, keep_above, best, as_json)
+        rows = _climbed(paths, out, programs, wishes, keep_above, best, as_json)
     else:
-        rows, records = _each(paths, tier, out, programs, wishes, epw, as_json)
-    if records and out is not None:
-        from onnes.data.records import write_records
-
-        write_records(out / "records.jsonl", records)
+        rows = _each(paths, tier, out, programs, wishes, epw, as_json)
     if as_json:
         import json
 
@@ -114,11 +112,12 @@ def _each(
     wishes: Wishes,
     epw: bool,
     as_json: bool,
-) -> tuple[list[dict[str, Any]], list[Record]]:
+) -> list[dict[str, Any]]:
     """Every crystal at one tier."""
     from onnes.cli.verify_run import executed, fermi_of, planned, record_of, row_of, say
     from onnes.cli.verify_tables import plan_row, plan_table
     from onnes.crystal.read import Refused
+    from onnes.dft.plan import refuse_other
     from onnes.errors import OnnesError
 
     chosen = wishes.tier(tier)
@@ -135,13 +134,14 @@ def _each(
             plan, cost, files = planned(item.structure, item.meta.get("isotopes"), chosen, wishes)
             if programs is not None and files is None:
                 _no_pseudopotentials()
+            folder = None
+            if out is not None:
+                folder = out if len(crystals) == 1 else out / free_name(item.id, taken)
+                refuse_other(plan, folder)
         except OnnesError as error:
             typer.echo(f"onnes: {item.id}: {error}", err=True)
             rows.append({"id": item.id, "status": "refused", "reason": error.code})
             continue
-        folder = None
-        if out is not None:
-            folder = out if len(crystals) == 1 else out / free_name(item.id, taken)
         if programs is None and folder is not None:
             plan.write(folder, files)
         row = plan_row(item, plan, cost, wishes.cores, folder)
@@ -163,9 +163,29 @@ def _each(
             if epw:
                 _epw(state.plan, folder, cost.electrons, fermi_of(folder), wishes, outcome.tc_K)
             record = record_of(free_name(item.id, names), outcome, state, folder)
-            records += [record] if record is not None else []
+            if record is not None:
+                records.append(record)
+                if any(step.state == "done" for step in state.steps):
+                    _keep(out, records)
         rows.append(row)
-    return rows, records
+    _keep(out, records)
+    return rows
+
+
+def _keep(out: Path | None, records: list[Record]) -> None:
+    """Write the records so far, so that a batch that is cut after days has them.
+
+    While finished crystals are gone through again, the file of the last time stays as it is.
+    """
+    from onnes.data.records import write_records
+    from onnes.errors import DataError
+
+    if out is None or not records:
+        return
+    try:
+        write_records(out / "records.jsonl", records)
+    except DataError as error:
+        typer.echo(f"onnes: {error}", err=True)
 
 
 def _climbed(
@@ -176,7 +196,7 @@ def _climbed(
     keep_above: float,
     best: int,
     as_json: bool,
-) -> tuple[list[dict[str, Any]], list[Record]]:
+) -> list[dict[str, Any]]:
     """All crystals up the ladder; the record of each is that of its highest finished rung."""
     from onnes.cli.verify_run import executed, planned, record_of, row_of, say
     from onnes.crystal.read import Refused
@@ -214,6 +234,8 @@ def _climbed(
         record = record_of(name, outcome, state, folder)
         if record is not None:
             records[name] = record
+            if any(step.state == "done" for step in state.steps):
+                _keep(out, list(records.values()))
         relaxed, masses = state.plan.cell.structure, state.plan.cell.masses
         # They count the sites of a structure, and the relaxed cell has its own.
         isotopes[name] = {n: masses[site.specie.symbol] for n, site in enumerate(relaxed)}
@@ -229,7 +251,8 @@ def _climbed(
         {"id": r.id, "tier": str(r.tier), "climbs": r.climbs, **row_of(r.outcome, wishes.mu_star)}
         for r in rungs
     ]
-    return rows, list(records.values())
+    _keep(out, list(records.values()))
+    return rows
 
 
 def _epw(

@@ -47,10 +47,20 @@ class Wishes:
         Raises
         ------
         SettingsError
-            ``bad-cutoff``, ``bad-degauss``, ``unknown-smearing``; those of `_engine_part`.
+            ``bad-cutoff``, ``bad-degauss``, ``unknown-smearing``; those of `_engine_part`; ``bad-setting`` for more
+            processes than a node of the engine has cores.
+        InputError
+            ``no-such-folder``: of pseudopotentials.
+        PhysicsError
+            Those of `onnes.theory.tc` for mu*, which would else come after hours.
         """
         from onnes.dft.tiers import Smearing
-        from onnes.errors import SettingsError
+        from onnes.errors import InputError, SettingsError
+        from onnes.theory.tc import guard_lambda
+
+        guard_lambda(self.mu_star)
+        if self.pseudo is not None and not self.pseudo.is_dir():
+            raise InputError("no-such-folder", f"{self.pseudo} is no folder of pseudopotentials")
 
         if self.ecut is not None and not 1.0 <= self.ecut <= 1000.0:
             raise SettingsError("bad-cutoff", f"--ecut {self.ecut:g} Ry; use 1 to 1000")
@@ -61,7 +71,20 @@ class Wishes:
                 "unknown-smearing", f"unknown smearing {self.smearing!r}; use one of {', '.join(Smearing)}"
             )
         if self.engine is not None:
-            _engine_part(self.engine)
+            part = _engine_part(self.engine)
+            if part.kind == "slurm" and self.cores > part.cores_per_node:
+                raise SettingsError(
+                    "bad-setting",
+                    f"--cores {self.cores}: pw.x runs on one node of the engine, which has "
+                    f"engine.cores_per_node = {part.cores_per_node}",
+                )
+
+    def check_engine(self, out: Path) -> None:
+        """Refuse an engine that cannot be started here, before anything is computed."""
+        if self.engine is not None:
+            from onnes.campaign.engine import check_engine
+
+            check_engine(_engine_part(self.engine), out)
 
     def tier(self, name: str) -> Tier:
         """Tier of a name with the smearing asked for."""
@@ -99,11 +122,14 @@ def executed(
     ------
     DataError
         ``in-use``, ``cannot-write``.
+    InputError
+        ``other-crystal``.
     """
     from onnes.dft.outcome import judge, write_outcome
     from onnes.dft.plots import draw_run
     from onnes.dft.results import write_results
     from onnes.dft.run import Runner
+    from onnes.dft.to_record import settings
     from onnes.errors import OnnesError
 
     def report(line: str) -> None:
@@ -124,7 +150,7 @@ def executed(
     try:
         if outcome.results is not None:
             write_results(outcome.results, folder)
-        write_outcome(outcome, folder)
+        write_outcome(outcome, folder, settings(state.plan, folder))
         if state.status == "done":
             draw_run(state.plan.cell.structure, outcome, folder)
     except OnnesError as error:
@@ -154,7 +180,7 @@ def _engine_part(path: Path) -> EnginePart:
 
 @contextmanager
 def _engine(wishes: Wishes, folder: Path) -> Iterator[Engine | None]:
-    """Who does the q-points; None: threads of this process. What it runs is on record in ``engine.json``."""
+    """Who runs the programs; None: this process. What the engine has started is on record in ``engine.json``."""
     if wishes.engine is None:
         yield None
         return

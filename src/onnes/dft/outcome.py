@@ -161,8 +161,20 @@ def judge(state: RunState, folder: Path, mu_star: float = 0.10) -> Outcome:
     return _at_plateau(results, found, folder, mu_star)
 
 
-def write_outcome(outcome: Outcome, folder: Path) -> Path:
-    """Write ``result.json`` and, where there is a spectrum, ``alpha2F.csv`` (meV)."""
+#: What a run leaves besides the files of its steps.
+PRODUCTS = ("result.json", "lambda.csv", "alpha2F.csv")
+
+
+def write_outcome(outcome: Outcome, folder: Path, settings: dict[str, Any] | None = None) -> Path:
+    """Write ``result.json`` and, where there is a spectrum, ``alpha2F.csv`` (meV).
+
+    Parameters
+    ----------
+    outcome : Outcome
+    folder : Path
+    settings : dict, optional
+        Of the run (`onnes.dft.to_record.settings`): ``plan.json`` beside it may be of a later plan.
+    """
     if outcome.spectrum is not None:
         s = outcome.spectrum
         with atomic_text(folder / "alpha2F.csv") as stream:
@@ -171,7 +183,8 @@ def write_outcome(outcome: Outcome, folder: Path) -> Path:
     else:
         (folder / "alpha2F.csv").unlink(missing_ok=True)
     with atomic_text(folder / "result.json") as stream:
-        stream.write(json.dumps(outcome.as_dict(), indent=2, allow_nan=False) + "\n")
+        told = {**outcome.as_dict(), **({"settings": settings} if settings else {})}
+        stream.write(json.dumps(told, indent=2, allow_nan=False) + "\n")
     return folder / "result.json"
 
 

@@ -19,6 +19,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from onnes.crystal.formula import reduced_formula
 from onnes.data.fetch import digest
 from onnes.data.files import atomic_text, atomic_write
 from onnes.dft import inputs
@@ -27,6 +28,7 @@ from onnes.dft.grids import Grids, irreducible, make_grids, point_rotations
 from onnes.dft.inputs import Cell
 from onnes.dft.pseudopotentials import Pseudopotential, suggested_cutoffs
 from onnes.dft.tiers import Tier
+from onnes.errors import InputError
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -138,6 +140,7 @@ class Plan:
     def summary(self) -> dict[str, object]:
         """Settings, grids, hashes: everything that decides the result, as plain data."""
         return {
+            "formula": reduced_formula(self.cell.structure),
             "tier": asdict(self.tier),
             "grids": asdict(self.grids),
             "irreducible_q": len(self.q_weights),
@@ -160,6 +163,31 @@ class Plan:
                 for s, h in zip(self.steps, self.hashes().values(), strict=True)
             ],
         }
+
+
+def refuse_other(plan: Plan, folder: Path) -> None:
+    """Refuse a folder in which steps of a crystal of another composition are done: they would be written over.
+
+    Raises
+    ------
+    InputError
+        ``other-crystal``.
+    """
+    try:
+        held = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return
+    # Plans of before 2026-12 name their elements only.
+    key = "formula" if isinstance(held, dict) and "formula" in held else "masses_u"
+    mine = plan.summary()[key]
+    other = held.get(key) if isinstance(held, dict) else None
+    same = sorted(other) == sorted(mine) if isinstance(other, dict) else other == mine  # type: ignore[call-overload]
+    if other and not same and any(folder.glob("*/*.done.json")):
+        words = other if isinstance(other, str) else "-".join(sorted(other))
+        raise InputError(
+            "other-crystal",
+            f"{folder} holds a run of {words}, not of {plan.summary()['formula']}: use another --out",
+        )
 
 
 def make_cell(

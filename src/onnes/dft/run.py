@@ -24,7 +24,8 @@ from onnes.data.files import atomic_text
 from onnes.dft.dyn_file import QGrid, parse_dyn0
 from onnes.dft.failures import Failure, Reason
 from onnes.dft.inputs import PREFIX, Cell
-from onnes.dft.plan import Plan, Program, Step, make_cell, make_plan
+from onnes.dft.outcome import PRODUCTS
+from onnes.dft.plan import Plan, Program, Step, make_cell, make_plan, refuse_other
 from onnes.dft.programs import LOOK_S, Programs, execute, free_MB
 from onnes.dft.pseudopotentials import Pseudopotential
 from onnes.dft.pw_output import parse_pw
@@ -128,9 +129,15 @@ class Runner:
         ------
         DataError
             ``in-use``: another process runs in the folder; ``cannot-write``.
+        InputError
+            ``other-crystal``: the folder holds the run of another one, which must not be written over.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with only_one(self.folder):
+            refuse_other(plan, self.folder)
+            # What an earlier run made of its steps; made anew from them, it must not outlive a change of settings.
+            for name in PRODUCTS:
+                (self.folder / name).unlink(missing_ok=True)
             plan.write(self.folder, self.pseudos)
             failure, final = self._all(plan)
             status = "done" if failure is None else "failed"
