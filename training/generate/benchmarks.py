@@ -41,7 +41,7 @@ from onnes.generate.metrics import DEFAULT, LOOSE, measure, prediction, unique
 from onnes.generate.prototypes import Template, Templates, prototype_of, substitute
 from onnes.generate.sampling import Sampler
 from onnes.generate.shares import share
-from onnes.generate.validity import structurally_valid
+from onnes.generate.validity import compositionally_valid, structurally_valid
 from onnes.learn.store import Checkpoint
 
 #: Crystals whose average minimum distances differ by more are not given to the matcher. The pairs it matches among
@@ -153,6 +153,11 @@ def arranged(sampler: Sampler, truth: Sequence[Structure], seed: int, k: int) ->
     return out
 
 
+def several(structures: Sequence[Structure]) -> bool:
+    """Whether there is more than one formula, so that to be told the composition is to be told something."""
+    return len({reduced_formula(s) for s in structures}) > 1
+
+
 def matched(guesses: Sequence[Sequence[Structure]], truth: Sequence[Structure]) -> dict:
     """Match rates and distances at both matchers."""
     out = {}
@@ -162,9 +167,14 @@ def matched(guesses: Sequence[Sequence[Structure]], truth: Sequence[Structure]) 
 
 
 def generate(args: argparse.Namespace, train: list[Structure], test: list[Structure]) -> dict:
-    settings = SamplerSettings(model="joint", temperature=1.0, steps=args.steps)
+    sampler: Sampler | CdvaeSampler
+    if Checkpoint.load(args.model).kind == "cdvae":
+        # Published: z from a Gaussian.
+        sampler = CdvaeSampler(CdvaeSamplerSettings(prior="gaussian"), args.model)
+    else:
+        sampler = Sampler(SamplerSettings(model="joint", temperature=1.0, steps=args.steps), args.model)
     began = time.process_time()
-    drawn = [s for _, s in Sampler(settings, args.model).sample(0, args.n, args.seed)]
+    drawn = [s for _, s in sampler.sample(0, args.n, args.seed)]
     seconds = (time.process_time() - began) / args.n
     print(f"{args.n} crystals drawn, {seconds:.2f} CPU seconds each", flush=True)
     report = measure(drawn, reference=test, variety=False, seed=args.seed)
@@ -188,9 +198,12 @@ def predict(args: argparse.Namespace, train: list[Structure], test: list[Structu
     out: dict = {"guesses": args.guesses}
     out["cpu_seconds_a_guess"] = round((time.process_time() - began) / (len(truth) * args.guesses), 3)
     out["model"] = matched(guesses, truth)
+    # DiffCSP's script counts a guess that is not valid as no guess (scripts/compute_metrics.py of its repository).
+    fine = [[g for g in row if structurally_valid(g) and compositionally_valid(g)] for row in guesses]
+    out["model_valid_only"] = matched(fine, truth)
     print("model", json.dumps(out["model"]["loose"]), flush=True)
     out["random_training_crystal"] = matched(random_guesses(train, truth, rng, args.guesses), truth)
-    if len({reduced_formula(s) for s in truth}) > 1:
+    if several(truth):
         known = templates_of(read_packed(args.data, "train"))
         best = [substitute(s.composition.as_dict(), known, args.guesses) for s in truth]
         out["substitution"] = matched([[g.crystal.structure() for g in row] for row in best], truth)
@@ -210,8 +223,9 @@ def reconstruct(args: argparse.Namespace, train: list[Structure], test: list[Str
     out["model"] = matched([[c] for c in copies], truth)
     same = sum(len(a) == len(b) for a, b in zip(copies, truth, strict=True))
     out["atoms_right"] = share(same, len(truth)).to_dict()
-    told = model.decode(z, numbers, args.seed, given="composition")
-    out["model_told_composition"] = matched([[c] for c in told], truth)
+    if several(truth):
+        told = model.decode(z, numbers, args.seed, given="composition")
+        out["model_told_composition"] = matched([[c] for c in told], truth)
     lost = model.decode(z[other], numbers, args.seed, given="composition")
     out["z_of_another_crystal"] = matched([[c] for c in lost], truth)
     out["random_training_crystal"] = matched(random_guesses(train, truth, rng, 1), truth)
