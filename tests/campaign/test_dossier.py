@@ -56,6 +56,7 @@ def test_alpha2f_has_a_band_around_its_mean(mgb2):
     assert lam == pytest.approx(spectrum[1], rel=0.15)
 
 
+@pytest.mark.slow
 def test_tc_falls_with_mu_star_and_meets_the_model(mgb2):
     mu, tc, low, high, solved = mgb2["dossier_tc_mu"]
     assert all(a > b for a, b in pairwise(tc))
@@ -65,6 +66,7 @@ def test_tc_falls_with_mu_star_and_meets_the_model(mgb2):
     assert tc[mu.index(0.1)] == pytest.approx(spectrum[5], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_four_models_side_by_side(mgb2):
     from onnes.prediction import predict
 
@@ -78,6 +80,7 @@ def test_four_models_side_by_side(mgb2):
     assert mgb2["dossier_known_formula"] == "MgB2"
 
 
+@pytest.mark.slow
 def test_a_dossier_is_small_and_plain(mgb2):
     assert len(canonical(mgb2)) < 12_000
 
@@ -252,6 +255,32 @@ def test_all_below_verify_are_found_and_the_highest_rung_counts(ledger, tmp_path
         "g000001": 30.0,
     }
     assert ledger.get_meta("unverified")[0][0] == "verify/somebody"
+
+
+def test_results_of_rounds_are_found_and_better_ones_by_hand_count_more(ledger, tmp_path):
+    run = tmp_path / "run"
+    relaxed = ledger.verdicts("g000000", "relax")[0].structure
+    numbers = {"choose_round": 1, "choose_place": 1}
+    moved = {**MGB2, "lattice": [[1.01 * x for x in row] for row in MGB2["lattice"]]}
+    ledger.add_verdicts([
+        Verdict("g000000", "choose", True, "", numbers, relaxed, "i", "s", "", 0, 1.0),
+        Verdict("g000001", "choose", True, "", numbers, MGB2, "i", "s", "", 0, 1.0),
+        Verdict("g000001", "relax", True, "", {}, moved, "i", "s", "", 0, 1.0),
+    ])  # fmt: skip
+    verified(run / "round-1" / "verify" / "g000000" / "run", tc_K=0.9)
+    verified(run / "round-1" / "verify" / "g000001" / "run", elements=("B", "Mg"))
+    refused = attach_all(ledger, run)
+    # The second has another structure now than the one that was chosen.
+    assert [(r.folder, r.code) for r in refused] == [("round-1/verify/g000001/run", "other-structure")]
+    (taken,) = ledger.verdicts(stage="verify")
+    assert taken.candidate == "g000000" and taken.numbers["verify_tc_K"] == 0.9
+    tight = {"tier": {"name": "tight"}, "masses_u": {"Al": 27.0}, "ecutwfc_Ry": 60.0}
+    verified(run / "verify" / "g000000", tc_K=1.2, settings=tight)
+    attach_all(ledger, run)
+    (taken,) = ledger.verdicts(stage="verify")
+    assert taken.numbers["verify_tc_K"] == 1.2
+    # By its own word, whatever plan lies beside it.
+    assert taken.numbers["verify_settings"] == "tier tight, cut-off 60 Ry"
 
 
 def test_a_result_for_another_structure_leaves_the_run(ledger, tmp_path):

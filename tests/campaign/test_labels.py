@@ -5,13 +5,17 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from types import SimpleNamespace
 
 import pytest
 from pymatgen.core import Lattice, Structure
 
 from onnes.campaign import labels_file as sheet
 from onnes.campaign.labels import Chosen, Person, Table, Verify, required
-from onnes.campaign.settings import Settings
+from onnes.campaign.ledger import Candidate, Ledger, Verdict
+from onnes.campaign.rounds import _label_verdict
+from onnes.campaign.rounds_models import labelled
+from onnes.campaign.settings import Settings, read_toml
 from onnes.campaign.stages import plain
 from onnes.data.records import Record, write_records
 from onnes.errors import DataError, InputError, SettingsError
@@ -195,6 +199,33 @@ else:
 """
 
 
+#: What onnes verify says of a crystal by its id, at every call in turn and the last one again.
+SAYS = """
+import json, sys
+from pathlib import Path
+name, out = Path(sys.argv[1]).stem, Path(sys.argv[sys.argv.index("--out") + 1])
+out.mkdir(exist_ok=True)
+with (out / "calls").open("a") as calls:
+    calls.write("x")
+turns = {
+    "killed-twice": [["failed", "killed"], ["failed", "out-of-memory"], ["unstable", "imaginary-modes"]],
+    "killed": [["failed", "killed"]],
+    "full": [["failed", "disk-full"]],
+    "refused": [["refused", "missing-pseudopotential"]],
+}[name]
+status, reason = turns[min(len((out / "calls").read_text()), len(turns)) - 1]
+print(f"onnes: words of {name} [{reason}]", file=sys.stderr)
+print(json.dumps([{"id": name, "status": status, "verdict": status, "reason": reason}]))
+sys.exit(status in ("failed", "refused"))
+"""
+
+
+@pytest.fixture
+def saying(tmp_path):
+    (tmp_path / "says.py").write_text(SAYS)
+    return Verify(settings(labeller="verify"), [sys.executable, "-S", str(tmp_path / "says.py")])
+
+
 @pytest.fixture
 def verify(tmp_path):
     (tmp_path / "program.py").write_text(PROGRAM)
@@ -223,6 +254,58 @@ def test_verify_labels_follow_the_formula_of_the_predictions(verify, tmp_path, f
 def test_a_full_disk_is_no_verdict_on_a_crystal(verify, tmp_path):
     with pytest.raises(InputError, match=r"no room on the disk \[cannot-write\]"):
         list(verify.labels([chosen("g000005", rocksalt(4.5, "Hf", "N"))], tmp_path))
+
+
+def test_no_room_for_a_run_is_no_verdict_either(saying, tmp_path):
+    with pytest.raises(InputError, match=r"words of full \[disk-full\]"):
+        list(saying.labels([chosen("full", rocksalt(5.3, "La", "N"))], tmp_path))
+
+
+def test_a_run_that_the_machine_ended_is_taken_up_again(saying, tmp_path):
+    asked = [chosen("killed-twice", rocksalt(4.6, "Zr", "N")), chosen("killed", rocksalt(4.5, "Sc", "N"))]
+    unstable, killed = saying.labels(asked, tmp_path)
+    assert unstable.reason == "unstable: imaginary-modes" and killed.reason == "failed: killed"
+    assert unstable.tc_K is None and killed.tc_K is None
+    calls = [(tmp_path / "verify" / one.id / "run" / "calls").read_text() for one in asked]
+    assert calls == ["xxx", "xxx"]  # engine.retries is 2
+
+
+def test_what_was_refused_is_a_label_without_a_tc_that_nothing_learns_from(saying, tmp_path):
+    one = chosen("refused", rocksalt(4.9, "Y", "N"))
+    (label,) = saying.labels([one], tmp_path)
+    assert label.tc_K is None and label.reason == "refused: missing-pseudopotential"
+    run = SimpleNamespace(settings=saying._settings, labeller=saying)
+    with Ledger.create(tmp_path / "run", {}) as ledger:
+        ledger.add_candidates([Candidate(one.id, 0, one.structure)])
+        choice = {**one.numbers, "choose_round": 1, "choose_place": 1}
+        ledger.add_verdicts([
+            Verdict(one.id, "choose", True, "", choice, one.structure, "i", "s", "m", 0, 1.0),
+            _label_verdict(run, 1, one, label),
+        ])  # fmt: skip
+        (held,) = ledger.verdicts(stage="label")
+        assert not held.passed and "label_tc_K" not in held.numbers and not held.numbers["label_hit"]
+        assert held.reason == "refused: missing-pseudopotential" and labelled(ledger, 2) == []
+
+
+def test_verify_runs_on_the_engine_of_the_campaign(saying, tmp_path):
+    part = {"kind": "slurm", "folder": "/shared/logs", "options": ["--qos=x"], "worker_init": 'a "b"\nc'}
+    given = {"active": {"rounds": 1, "labeller": "verify"}, "engine": part}
+    by = Verify(Settings.from_dict(given), saying.command)
+    list(by.labels([chosen("killed", rocksalt(4.5, "Sc", "N"))], tmp_path))
+    place = tmp_path / "verify" / "killed"
+    assert by._elsewhere(place) == ["--engine", str(place / "engine.toml")]
+    read = Settings.from_dict({"engine": read_toml(place / "engine.toml")["engine"]}).engine
+    assert read.model_dump() == {
+        **Settings.from_dict(given).engine.model_dump(),
+        "folder": "/shared/logs/verify",
+    }
+    assert by.settings == saying.settings, "labels do not depend on who computes"
+
+
+def test_a_campaign_without_pseudopotentials_is_refused_before_any_work(monkeypatch, tmp_path):
+    monkeypatch.setattr("onnes.dft.programs.find_programs", lambda *given: None)
+    with pytest.raises(InputError, match="missing-pseudopotential"):
+        required(settings(labeller="verify", pseudo=str(tmp_path / "none")))
 
 
 def test_verify_that_cannot_run_stops_the_campaign_with_its_words(verify, tmp_path):

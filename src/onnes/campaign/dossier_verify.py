@@ -1,8 +1,9 @@
 """Results of ``onnes verify`` brought into the ledger, as a verdict ``verify`` that the report shows.
 
 `attach_all` runs at the end of every ``onnes discover``, also of a resumed one, because only the driver may write: so
-after verifying candidates into ``RUN/verify``, ``onnes discover --out RUN --resume`` shows them on the page. A report
-alone never writes.
+after verifying candidates into ``RUN/verify``, ``onnes discover --out RUN --resume`` shows them on the page. The runs
+with which rounds of active learning labelled crystals (``RUN/round-1/verify``) are taken as well. A report alone never
+writes.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from onnes.campaign.canonical import content_hash
 from onnes.campaign.ledger import Candidate, Ledger, Verdict
 from onnes.errors import InputError, OnnesError
 
-#: Folder of a run that is looked through, and the file that a finished verification leaves.
-FOLDER, FILE = "verify", "result.json"
+#: Folder of a run, and of its rounds, that is looked through, and the file that a finished verification leaves.
+FOLDER, ROUND, FILE = "verify", "round-", "result.json"
 STAGE = "verify"
 #: Verdicts of `onnes.dft.outcome.Verdict` that say nothing of the crystal.
 _OPEN = ("not-converged", "failed")
@@ -87,7 +88,10 @@ def _verdict(
     word = str(result.get("verdict"))
     if word in _OPEN:
         raise InputError("not-final", f"{folder}: {word}, which says nothing of the crystal")
-    computed = sorted(plan.get("masses_u") or {})
+    # What the result says of itself comes first: a later plan may lie in the same folder.
+    own = result.get("settings")
+    told: dict[str, Any] = own if isinstance(own, dict) else plan
+    computed = sorted(told.get("masses_u") or {})
     if computed != sorted(set(structure["species"])):
         raise InputError(
             "other-crystal", f"{folder} holds {'-'.join(computed) or 'nothing'}, which is not {held.id}"
@@ -98,7 +102,7 @@ def _verdict(
         STAGE,
         passed,
         "" if passed else f"{result.get('reason') or word}: {result.get('detail') or word}",
-        _numbers(result, plan, folder),
+        _numbers(result, told, folder),
         None,
         content_hash(structure),
         content_hash(plan),
@@ -123,7 +127,7 @@ def _refuse_moved(ledger: Ledger, found: Verdict) -> None:
 
 
 def attach_all(ledger: Ledger, run: str | Path) -> list[NotAttached]:
-    """Bring every result below ``RUN/verify`` into the ledger.
+    """Bring every result below ``RUN/verify`` and ``RUN/round-*/verify`` into the ledger.
 
     A result belongs to the candidate whose id is the name of one of its folders, or the end of it as in the names of
     the CIF files (``001_MgB2_g000017``). Of several tiers the highest counts. Verdicts on a structure that the
@@ -137,21 +141,26 @@ def attach_all(ledger: Ledger, run: str | Path) -> list[NotAttached]:
     run : path
         Folder of the run.
     """
-    place = Path(run) / FOLDER
-    found = sorted(place.rglob(FILE), key=lambda f: (_tier(f), f)) if place.is_dir() else []
-    names = {_safe(id): id for id in ledger.ids()}
+    place = Path(run)
+    found = [f for top in [*place.glob(f"{ROUND}*/{FOLDER}"), place / FOLDER] for f in top.rglob(FILE)]
+    names = {_safe(id): id for id in ledger.ids()} if found else {}
+    asked = _asked(ledger) if any(f.relative_to(place).parts[0] != FOLDER for f in found) else {}
     refused = []
-    for file in found:
+    for file in sorted(found, key=lambda f: (_tier(f), f)):
         relative = file.parent.relative_to(place)
         id = _named(relative.parts, names)
         try:
             if not id:
                 raise InputError("unknown-candidate", "no folder in its path is named like a candidate")
             verdict = _judged(ledger, id, file.parent)
+            if asked.get((relative.parts[0], id), verdict.input_hash) != verdict.input_hash:
+                raise InputError(
+                    "other-structure", f"{id} has another structure now than in {relative.parts[0]}"
+                )
             _refuse_moved(ledger, verdict)
             ledger.add_verdicts([verdict])
         except OnnesError as error:
-            refused.append(NotAttached(str(Path(FOLDER) / relative), error.code, error.message))
+            refused.append(NotAttached(str(relative), error.code, error.message))
     stale = [
         v.candidate
         for v in ledger.verdicts(stage=STAGE)
@@ -163,6 +172,14 @@ def attach_all(ledger: Ledger, run: str | Path) -> list[NotAttached]:
     if told != held:
         ledger.set_meta("unverified", told)
     return refused
+
+
+def _asked(ledger: Ledger) -> dict[tuple[str, str], str]:
+    """Hash of the structure that a round had computed, by its folder and the candidate."""
+    return {
+        (f"{ROUND}{v.numbers['choose_round']}", v.candidate): content_hash(v.structure)
+        for v in ledger.history(stage="choose")
+    }
 
 
 def current_structure(ledger: Ledger, id: str) -> dict[str, Any] | None:
@@ -235,8 +252,21 @@ def _spectrum(file: Path) -> list[list[float]]:
 
 
 def _tier(file: Path) -> int:
-    """Height of the rung a result stands on; what names no tier is the lowest."""
-    return max((_TIERS.index(part) + 1 for part in file.parts if part in _TIERS), default=0)
+    """Height of the rung a result stands on, by a folder of its path or else by its settings; 0 for none."""
+    words = [part for part in file.parts if part in _TIERS]
+    if not words:
+        try:
+            result = _read(file)
+            told = (
+                result
+                if isinstance(result.get("settings"), dict)
+                else {"settings": _read(file.parent / "plan.json")}
+            )
+            tier = told["settings"].get("tier")
+            words = [str(tier.get("name"))] if isinstance(tier, dict) else []
+        except InputError:
+            return 0
+    return max((_TIERS.index(word) + 1 for word in words if word in _TIERS), default=0)
 
 
 def _named(parts: Sequence[str], names: dict[str, str]) -> str:

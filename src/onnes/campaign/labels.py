@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: Labels of a record that are a Tc, the first that is there counts.
 TC_LABELS = ("Tc_K", "Tc_exp_K", "Tc616_K")
+#: Reasons of `onnes.dft.failures.Reason` that are about the machine and not the crystal: tried again at once.
+MACHINE = ("killed", "out-of-memory", "walltime", "stopped-by-user")
 #: Trust in a label by the tier of `onnes.dft`: quick runs have coarse grids.
 TIER_WEIGHT = {"quick": 0.5, "standard": 1.0, "tight": 1.0}
 
@@ -211,6 +213,10 @@ class Table:
 class Verify:
     """Electron-phonon calculations: ``onnes verify`` for one crystal after the other.
 
+    On another engine than ``local`` its programs run there as well. A run that the machine ended is taken up again
+    ``engine.retries`` times; then, like one that did not converge or was refused, it is a label without a Tc. A full
+    disk stops the campaign.
+
     Parameters
     ----------
     settings : Settings
@@ -229,10 +235,13 @@ class Verify:
         }
         self.tier, self.cores, self.pseudo = a.tier, a.cores, a.pseudo
         self.mu_star = float(settings.predict.mu_star)
+        self.retries = settings.engine.retries
+        self.engine = None if settings.engine.kind == "local" else settings.engine
         if command is None:
             from onnes.dft.programs import find_programs
 
             find_programs(None, self.cores)
+            _pseudopotentials(self.pseudo)
         self.command = list(command or (sys.executable, "-m", "onnes.cli.main", "verify"))
 
     def labels(self, chosen: Sequence[Chosen], folder: Path, done: Collection[str] = ()) -> Iterator[Label]:
@@ -245,6 +254,9 @@ class Verify:
             place.mkdir(parents=True, exist_ok=True)
             write_cif(one, place / f"{one.id}.cif")
             row = self._run(place, one.id)
+            for _ in range(self.retries):
+                if row.get("reason") in MACHINE:
+                    row = self._run(place, one.id)
             if row.get("reason") == "in-use":
                 continue
             label = self._label(one.id, row, place / "run")
@@ -253,6 +265,7 @@ class Verify:
     def _run(self, place: Path, name: str) -> dict[str, Any]:
         options = ["--tier", self.tier, "--cores", str(self.cores), "--mu-star", repr(self.mu_star), "--json"]
         options += ["--out", str(place / "run")] + (["--pseudo", self.pseudo] if self.pseudo else [])
+        options += self._elsewhere(place)
         with (place / "verify.log").open("a", encoding="utf-8") as log:
             done = subprocess.run(
                 [*self.command, str(place / f"{name}.cif"), *options],
@@ -269,10 +282,24 @@ class Verify:
             raise InputError(
                 "cannot-verify", f"onnes verify of {name} gave no result; see {place / 'verify.log'}"
             ) from None
-        # A run that could not even be judged (a full disk) says nothing about the crystal.
-        if row.get("status") == "failed" and "verdict" not in row and row.get("reason") != "in-use":
+        # A run that could not even be judged, or for which there is no room, says nothing about the crystal.
+        unjudged = "verdict" not in row and row.get("reason") != "in-use"
+        if row.get("status") == "failed" and (unjudged or row.get("reason") == "disk-full"):
             raise _stopped(place, name)
         return row
+
+    def _elsewhere(self, place: Path) -> list[str]:
+        """Options that send the programs to the engine of the campaign; its logs lie apart from the campaign's."""
+        if self.engine is None:
+            return []
+        told = self.engine.model_dump()
+        if told["folder"]:
+            told["folder"] = str(Path(told["folder"]) / "verify")
+        file = place / "engine.toml"
+        # Words, numbers and lists of words are written alike in TOML and in JSON.
+        lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in told.items()]
+        file.write_text("\n".join(["[engine]", *lines, ""]), encoding="utf-8")
+        return ["--engine", str(file)]
 
     def _label(self, name: str, row: dict[str, Any], run: Path) -> Label:
         source = f"onnes-dft {self.tier}"
@@ -282,6 +309,10 @@ class Verify:
             and record is not None
             and {"lambda", "omega_log_K"} <= set(record.labels)
         ):
+            if "lambda" in row and abs(row["lambda"] - record.labels["lambda"]) > 1e-6:
+                raise InputError(
+                    "cannot-verify", f"{run / 'records.jsonl'} is not of the run that has just ended"
+                )
             # Not the record's Tc_K, which is always that of Allen and Dynes: predictions follow the run's formula.
             tc = _tc_of_record(record, self._settings)
             lam, wlog = record.labels["lambda"], record.labels["omega_log_K"]
@@ -295,6 +326,24 @@ class Verify:
         return (
             f"onnes verify of {', '.join(c.id for c in left)} is still running from before (in-use); "
             "resume when it has ended"
+        )
+
+
+def _pseudopotentials(folder: str) -> None:
+    """Refuse a campaign whose every crystal would be refused.
+
+    Raises
+    ------
+    InputError
+        ``missing-pseudopotential``.
+    """
+    from onnes.dft.pseudo_install import default_folder
+
+    place = Path(folder) if folder else default_folder()
+    if not place.is_dir():
+        raise InputError(
+            "missing-pseudopotential",
+            f"no pseudopotentials in {place}: `onnes pseudo install`, or set active.pseudo",
         )
 
 
