@@ -2,23 +2,75 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import torch
 
 from onnes.crystal.check import check
 from onnes.crystal.read import Crystal, read
+from onnes.crystal.symmetry import space_group
 from onnes.errors import CrystalError, InputError, SettingsError
 from onnes.generate.asked import SamplerSettings
-from onnes.generate.sampling import Sampler
+from onnes.generate.process import score_rms, sigma, wrapped_score
+from onnes.generate.sampling import NOISE, SETTLE, Sampler
+from onnes.generate.validity import structurally_valid
 from onnes.generate.write import write_crystals
+from onnes.nets.denoiser import MAX_Z, Denoised
 
 FAST = SamplerSettings(model="joint", steps=60)
 
 
 def contents(folder):
     return {p.name: p.read_bytes() for p in sorted(folder.iterdir())}
+
+
+class Oracle:
+    """Knows one crystal: exact scores, its lattice and its types, whatever is asked."""
+
+    def __init__(self, types, frac, lattice):
+        self.types, self.frac, self.lattice = types, frac, lattice
+
+    def __call__(self, types, frac, lattice, cell, time, log_tc, stable):
+        s = sigma(time)[:, None, None].expand(frac.shape)
+        logits = torch.full((*types.shape, MAX_Z + 1), -50.0)
+        logits[:, torch.arange(len(self.types)), self.types] = 0.0
+        score = wrapped_score(frac - self.frac, s) / score_rms(time)[:, None, None]
+        return Denoised(logits, self.lattice.expand(len(types), -1), score)
+
+
+def test_settling_takes_the_noise_of_the_last_level_away():
+    g = torch.Generator().manual_seed(3)
+    known = Oracle(torch.tensor([12, 5, 5]), torch.rand((3, 3), generator=g), torch.randn(6, generator=g))
+    miss = {}
+    for settle in (0, SETTLE):
+        sampler = Sampler(SamplerSettings(model="joint", steps=30), settle=settle)
+        sampler.net = known
+        drawn = sampler.draw(16, 3, torch.Generator().manual_seed(0))
+        assert all(s.atomic_numbers == (12, 5, 5) for s in drawn)
+        away = torch.tensor(np.array([s.frac_coords for s in drawn])) - known.frac
+        miss[settle] = float((away - away.round()).square().mean().sqrt())
+    assert miss[SETTLE] < 1e-4 and 1e-3 < miss[0] < 0.01
+
+
+@pytest.mark.slow
+def test_settling_and_less_noise_make_crystals_more_symmetric():
+    settings = SamplerSettings(model="joint", steps=20)
+    share = []
+    for sampler in (Sampler(settings, settle=0, noise=1.0), Sampler(settings)):
+        sound = [s for _, s in sampler.sample(0, 48, 100) if structurally_valid(s)]
+        share.append(sum(space_group(s, 0.1)[0] == 1 for s in sound) / len(sound))
+        assert len(sound) >= 40
+    assert share[1] < share[0] - 0.1
+
+
+def test_the_manifest_names_settling_and_noise(tmp_path):
+    next(write_crystals(tmp_path, 1, 0, SamplerSettings(model="joint", steps=2, atoms=1)))
+    facts = json.loads((tmp_path / "manifest.txt").read_text())
+    assert (facts["settle"], facts["noise"]) == (SETTLE, NOISE)
 
 
 @pytest.fixture(scope="module")

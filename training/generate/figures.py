@@ -90,11 +90,14 @@ def main() -> None:
         "as onnes discover": sampler_settings(GeneratePart(model=args.kind)),
     }
     card = dict(open_sampler(how["no target"], args.model).checkpoint.card)
-    card["generated"] = {k: measure(args.model, s, args.n, args.seed, args.workers) for k, s in how.items()}
+    card["generated"] = {}
     card["generated_command"] = (
         f"python training/generate/figures.py --kind {args.kind} --n {args.n} --seed {args.seed}"
     )
-    args.out.write_text(json.dumps(card, indent=1) + "\n")
+    for name, settings in how.items():
+        card["generated"][name] = measure(args.model, settings, args.n, args.seed, args.workers)
+        # After each: relaxing takes long, and what is measured shall not be lost.
+        args.out.write_text(json.dumps(card, indent=1) + "\n")
     print(json.dumps(card["generated"], indent=1))
 
 

@@ -1,4 +1,4 @@
-"""Sampling crystals from the joint diffusion model (seed paper 002, Algorithm 2, strided)."""
+"""Sampling crystals from the joint diffusion model (seed paper 002, Algorithm 2, strided, with less noise, settled)."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ BLOCK = 48
 #: Steps without noise at the end of sampling (one evaluation each), and their size in units of sigma^2. The last
 #: level of the schedule still has a noise of 0.005 of a cell vector, 0.03 A an atom, which breaks most symmetries.
 SETTLE, SETTLE_SIZE = 10, 0.7
+#: Scale of the noise that is added to lattice and coordinates: below 1 the likelier crystals are drawn more often.
+NOISE = 0.7
 #: Largest estimate of the clean lattice, in standard deviations.
 CLIP = 4.0
 
@@ -36,6 +38,8 @@ class Sampler:
         Checkpoint of kind ``diffusion``; the shipped one by default.
     settle : int
         Steps without noise at the end; 0 leaves the crystals with the noise of the last level.
+    noise : float
+        Scale of the noise added to lattice and coordinates; 1 samples what was learnt.
 
     Raises
     ------
@@ -44,9 +48,13 @@ class Sampler:
     """
 
     def __init__(
-        self, settings: SamplerSettings, path: str | Path | None = None, settle: int = SETTLE
+        self,
+        settings: SamplerSettings,
+        path: str | Path | None = None,
+        settle: int = SETTLE,
+        noise: float = NOISE,
     ) -> None:
-        self.settle = settle
+        self.settle, self.noise = settle, noise
         self.checkpoint = Checkpoint.load(path or pretrained("diffusion.safetensors"), "diffusion")
         stored = self.checkpoint.settings
         self.net = Denoiser(DenoiserSettings(**stored["network"]))
@@ -133,19 +141,20 @@ class Sampler:
             free = self.net(types, frac, lattice, cell, at, torch.full_like(log_tc, torch.nan), stable)
             return _guided(asked, free, s.guidance)
 
+        def normal(like: Tensor) -> Tensor:
+            return self.noise * torch.randn(like.shape, generator=generator)
+
         for k in range(s.n_steps):
             t, u = times[k], times[k + 1]
             said = evaluate(t)
             types = types if given else self._reveal(types, said.type_logits, t, u, generator)
-            lattice = _lattice_step(lattice, said.lattice, t, u, generator)
-            frac = _predict(frac, said.score, t, u, generator)
+            lattice = _lattice_step(lattice, said.lattice, t, u, normal(lattice))
+            frac = _predict(frac, said.score, t, u, normal(frac))
             if k < s.n_steps - 1:
                 # Corrector at the new level: one Langevin step.
                 score = evaluate(u).score * score_rms(u[None])[0]
                 step = s.corrector * (sigma(u) / sigma(times[-1])) ** 2
-                frac = (
-                    frac + step * score + (2 * step).sqrt() * torch.randn(frac.shape, generator=generator)
-                ) % 1.0
+                frac = (frac + step * score + (2 * step).sqrt() * normal(frac)) % 1.0
         for _ in range(self.settle):
             said = evaluate(times[-1])
             frac, lattice = _settled(frac, said.score), said.lattice.clamp(-CLIP, CLIP)
@@ -178,7 +187,7 @@ def _guided(asked: Denoised, free: Denoised, weight: float) -> Denoised:
     return Denoised(type_logits=types, lattice=lattice, score=score)
 
 
-def _lattice_step(x: Tensor, clean: Tensor, t: Tensor, u: Tensor, generator: torch.Generator) -> Tensor:
+def _lattice_step(x: Tensor, clean: Tensor, t: Tensor, u: Tensor, noise: Tensor) -> Tensor:
     """Posterior of the lattice at time u given its value at t and the (clipped) estimate of the clean one."""
     clean = clean.clamp(-CLIP, CLIP)
     a, b = alpha_bar(t), alpha_bar(u)
@@ -187,15 +196,15 @@ def _lattice_step(x: Tensor, clean: Tensor, t: Tensor, u: Tensor, generator: tor
     spread = ((1 - b) * (1 - ratio) / (1 - a)).clamp(min=0).sqrt()
     if float(u) == 0.0:
         return clean
-    return mean + spread * torch.randn(x.shape, generator=generator)
+    return mean + spread * noise
 
 
-def _predict(frac: Tensor, score: Tensor, t: Tensor, u: Tensor, generator: torch.Generator) -> Tensor:
+def _predict(frac: Tensor, score: Tensor, t: Tensor, u: Tensor, noise: Tensor) -> Tensor:
     """Ancestral step of the variance-exploding process from sigma(t) to sigma(u)."""
     big, small = sigma(t) ** 2, sigma(u) ** 2
     moved = frac + (big - small) * score * score_rms(t[None])[0]
     if float(u) > 0.0:
-        moved = moved + (small * (big - small) / big).sqrt() * torch.randn(frac.shape, generator=generator)
+        moved = moved + (small * (big - small) / big).sqrt() * noise
     return moved % 1.0
 
 

@@ -14,7 +14,7 @@ from onnes.data.files import atomic_text
 from onnes.errors import InputError
 from onnes.generate.asked import SamplerSettings
 from onnes.generate.models import open_sampler
-from onnes.generate.sampling import BLOCK
+from onnes.generate.sampling import BLOCK, NOISE, SETTLE
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -49,7 +49,8 @@ def write_crystals(
 
 def facts_of(settings: SamplerSettings) -> dict[str, Any]:
     """Settings as a manifest holds them."""
-    return {**asdict(settings), "elements": list(settings.elements), "exclude": list(settings.exclude)}
+    facts = {**asdict(settings), "elements": list(settings.elements), "exclude": list(settings.exclude)}
+    return {**facts, "settle": SETTLE, "noise": NOISE} if settings.model == "joint" else facts
 
 
 def claim(out: Path, facts: dict[str, Any]) -> None:
