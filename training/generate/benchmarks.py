@@ -172,7 +172,9 @@ def generate(args: argparse.Namespace, train: list[Structure], test: list[Struct
         # Published: z from a Gaussian.
         sampler = CdvaeSampler(CdvaeSamplerSettings(prior="gaussian"), args.model)
     else:
-        sampler = Sampler(SamplerSettings(model="joint", temperature=1.0, steps=args.steps), args.model)
+        sampler = Sampler(
+            SamplerSettings(model="joint", temperature=1.0, steps=args.steps), args.model, noise=1.0
+        )
     began = time.process_time()
     drawn = [s for _, s in sampler.sample(0, args.n, args.seed)]
     seconds = (time.process_time() - began) / args.n
@@ -192,7 +194,7 @@ def generate(args: argparse.Namespace, train: list[Structure], test: list[Struct
 def predict(args: argparse.Namespace, train: list[Structure], test: list[Structure]) -> dict:
     rng = np.random.default_rng(args.seed)
     truth = [test[i] for i in rng.permutation(len(test))[: args.n]]
-    sampler = Sampler(SamplerSettings(model="joint", steps=args.steps), args.model)
+    sampler = Sampler(SamplerSettings(model="joint", steps=args.steps), args.model, noise=1.0)
     began = time.process_time()
     guesses = arranged(sampler, truth, args.seed, args.guesses)
     out: dict = {"guesses": args.guesses}
