@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import sys
 from functools import partial
 from importlib.metadata import version
@@ -20,6 +21,7 @@ from onnes.campaign.settings import Settings
 from onnes.campaign.stages import build, check, plain, predict, single_point, stage_names
 from onnes.cli.main import main
 from onnes.errors import CrystalError, ModelError, PhysicsError
+from onnes.report.words import REASONS
 from onnes.theory.debye import debye_temperature
 
 NB = Structure.from_spacegroup("Im-3m", Lattice.cubic(3.30), ["Nb"], [[0, 0, 0]]).get_primitive_structure()
@@ -66,6 +68,22 @@ def test_what_the_file_says_stops_a_crystal_before_any_network(monkeypatch):
     debye = debye_temperature(170.0, 30.0, soft.numbers["density_g_cm3"], soft.numbers["volume_per_atom_A3"])
     assert two.reason == f"debye-low: {debye:.0f} K" and two.numbers["prescreen_debye_source"] == "file"
     assert two.numbers["prescreen_debye_K"] == pytest.approx(float(debye))
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "-0.5"])
+def test_a_density_of_states_that_is_none_is_not_called_low_or_high(monkeypatch, value):
+    monkeypatch.setattr("onnes.learn.predictors.predictor", lambda name: Nobody())
+    (one,) = prescreen([item("a", NB, **{module.DOS: float(value)})], limits())
+    assert not one.passed and one.reason == f"dos-unknown: N(EF) is given as {value}"
+    assert plain_reason(one.reason) != plain_reason("dos-low: 0.05")
+    monkeypatch.setattr("onnes.learn.predictors.predictor", lambda name: Somebody())
+    off = limits(min_dos_ef_states_eV_atom=0, min_debye_K=0)
+    (kept,) = prescreen([item("a", NB, **{module.DOS: float(value)})], off)
+    assert kept.passed and math.isfinite(kept.numbers.get("prescreen_dos_ef_states_eV_atom", 0.0))
+
+
+def plain_reason(reason):
+    return REASONS[reason.split(":")[0]]
 
 
 def test_moduli_of_the_file_count_only_with_the_gate_on_and_only_when_positive(monkeypatch):

@@ -45,7 +45,11 @@ def test_gates_and_their_names():
     low = one(aluminium(**moduli, dos_ef_states_eV_cell=0.4), min_dos=0.5)
     assert low["reason"].startswith("dos-low") and low["dos_ef_states_eV_atom"] == pytest.approx(0.1)
     assert one(aluminium(**moduli, dos_ef_states_eV_cell=4.0), min_dos=0.5)["gate"] == ""
+    for value in (float("nan"), float("inf"), -1.0):
+        none = one(aluminium(**moduli, dos_ef_states_eV_cell=value), min_dos=0.5)
+        assert (none["gate"], none["reason"].split(":")[0]) == ("dos", "dos-unknown")
     assert one(aluminium())["reason"].startswith("debye-unknown")
+    assert one(aluminium(debye_T_K=float("nan")))["reason"].startswith("debye-unknown")
     assert one(aluminium(bulk_modulus_kv_GPa=-5.0, shear_modulus_gv_GPa=2.0))["status"] == "refused"
     assert one(Refused("x", "x.cif", "no-cell", "no cell"))["reason"] == "no-cell"
 

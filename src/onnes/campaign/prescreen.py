@@ -98,7 +98,8 @@ def _by_file(item: Item, settings: Mapping[str, Any]) -> Outcome | None:
 
 def _by_networks(item: Item, row: Mapping[str, Any], settings: Mapping[str, Any]) -> Outcome:
     likely, tc = float(row["p_superconductor"]), float(row["tc_K"])
-    dos = item.numbers.get(DOS, float(row["dos_ef_states_eV_atom"]))
+    stated = item.numbers.get(DOS)
+    dos = float(row["dos_ef_states_eV_atom"]) if stated is None else stated
     numbers = _numbers(row, dos, None, "")
     if likely < settings["min_p_superconductor"]:
         reason = (
@@ -136,7 +137,7 @@ def _numbers(
     if row is not None:
         for name in ("lambda", "omega_log_K", "tc_K", "p_superconductor"):
             found[f"prescreen_{name}"] = float(row[name])
-    if dos is not None:
+    if dos is not None and math.isfinite(dos):
         found["prescreen_dos_ef_states_eV_atom"] = dos
     if debye is not None:
         found.update(prescreen_debye_K=debye, prescreen_debye_source=source)
@@ -145,7 +146,11 @@ def _numbers(
 
 def _dos_reason(dos: float | None, settings: Mapping[str, Any]) -> str:
     limit = settings["min_dos_ef_states_eV_atom"]
-    return f"dos-low: {dos:.3g} states/eV/atom" if dos is not None and limit > 0 and not dos > limit else ""
+    if dos is None or not limit > 0:
+        return ""
+    if not math.isfinite(dos) or dos < 0:
+        return f"dos-unknown: N(EF) is given as {dos:.3g}"
+    return "" if dos > limit else f"dos-low: {dos:.3g} states/eV/atom"
 
 
 def _debye_reason(debye: float | None, settings: Mapping[str, Any]) -> str:

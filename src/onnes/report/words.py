@@ -52,6 +52,7 @@ REASONS: dict[str, str] = {
     "not-relaxed": "forces are too large for a crystal that is relaxed already",
     "classifier": "more likely an insulator or a magnet than an electron-phonon superconductor",
     "dos-low": "too few electronic states at the Fermi level",
+    "dos-unknown": "the density of states given at the Fermi level is no number",
     "debye-low": "Debye temperature too low",
     "debye-unknown": "no Debye temperature could be given",
     "no-bonds": "no atom has a neighbour within reach of the network",

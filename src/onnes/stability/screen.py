@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -134,10 +135,14 @@ def _gate(debye: float | None, dos: float | None, limits: Screen, require_dos: b
     """Name of the gate that stops a crystal, and why; empty when none does."""
     if debye is None:
         return "debye", "debye-unknown: no moduli and no Debye temperature"
+    if not math.isfinite(debye):
+        return "debye", f"debye-unknown: given as {debye:.3g}"
     if not debye > limits.min_debye_K:
         return "debye", f"debye-low: {debye:.0f} K"
     if dos is None:
         return ("dos", "dos-unknown: no N(EF)") if require_dos else ("", "N(EF) unknown, not screened")
+    if not math.isfinite(dos) or dos < 0:
+        return "dos", f"dos-unknown: N(EF) is given as {dos:.3g}"
     if not dos > limits.min_dos:
         return "dos", f"dos-low: {dos:.3g} states/eV/atom"
     return "", ""
