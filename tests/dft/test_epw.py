@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import pytest
 from pymatgen.core import Lattice, Structure
 from qe_fixtures import captured
 
-from onnes.dft.epw_inputs import collect_script, epw_input, nscf_input, write_epw
+from onnes.dft.epw_inputs import collect_script, epw_input, nscf_input, semicore_bands, write_epw
 from onnes.dft.epw_output import parse_epw
 from onnes.dft.failures import Reason
 from onnes.dft.plan import make_cell, make_plan
@@ -34,8 +35,37 @@ def test_route_of_mgb2(plan):
     assert f"  nq3={q[2]}\n" in text and f"  nk1={k[0]}\n" in text
     # epw.x glues the name of the folder to the prefix, and does not come to an end above Tc.
     assert "outdir='./tmp/'\n" in text and "  temps=8.000 16.000 24.000 32.000\n" in text
-    assert "dis_froz_max=8.0000" in text and "dis_froz_max" not in epw_input(plan)
-    assert "  nbndsub=12\n" in text
+    assert "\n  dis_froz_max=8.0000\n" in text and "! FILL IN" not in text
+    # epw.x' own default freezes every band: without a Fermi energy a person has to fill in the window.
+    assert "! FILL IN" in epw_input(plan) and "\n  dis_froz_max" not in epw_input(plan)
+    assert "  nbndsub=12\n" in text and "  bands_skipped='exclude_bands = 1:4'\n" in text
+    # What epw.x asks of grids: k of both kinds a multiple of q.
+    assert all(a % b == 0 for a, b in zip(k, q, strict=True)) and "  mp_mesh_k=.true.\n" in text
+
+
+def test_semicore_bands_have_no_functions():
+    def one(*symbols, a=4.2):
+        at = [[0, 0, 0], [0.5, 0.5, 0.5]]
+        tier = TIERS[TierName.QUICK]
+        made = Structure(Lattice.cubic(a), symbols, at[: len(symbols)])
+        return make_plan(make_cell(made, tier), tier, relax=False)
+
+    # Electrons of the pseudopotentials less those of the shell: 13 - 5, 14 - 4 + 4 - 4, 9 - 1 + 7 - 7, 3 - 3.
+    for symbols, bands in (
+        (("Nb",), 4),
+        (("Sn", "C"), 5),
+        (("Na", "Cl"), 4),
+        (("Al",), 0),
+        (("Nb", "V"), 8),
+    ):
+        plan = one(*symbols)
+        assert semicore_bands(plan) == bands
+        text = epw_input(plan, fermi_eV=5.0)
+        assert (f"exclude_bands = 1:{bands}'" in text) == (bands > 0) == ("bands_skipped" in text)
+        number = int(re.search(r"nbndsub=(\d+)", text)[1])
+        assert int(re.search(r"nbnd=(\d+)", nscf_input(plan))[1]) >= bands + number + 4
+    # A pseudopotential without semicore states, as its header says.
+    assert semicore_bands(one("Nb"), 5.0) == 0
 
 
 def test_nscf_lists_every_point_with_equal_weights_and_keeps_symmetry(plan):
@@ -46,7 +76,7 @@ def test_nscf_lists_every_point_with_equal_weights_and_keeps_symmetry(plan):
     points = [tuple(map(float, row.split())) for row in rows[1:]]
     assert len({p[:3] for p in points}) == a * b * c and all(0.0 <= x < 1.0 for p in points for x in p[:3])
     assert sum(p[3] for p in points) == pytest.approx(1.0, abs=1e-6)
-    assert "nosym" not in text and "calculation='nscf'" in text and "  nbnd=16\n" in text
+    assert "nosym" not in text and "calculation='nscf'" in text and "  nbnd=20\n" in text
 
 
 def test_files_of_the_chain(plan, tmp_path):

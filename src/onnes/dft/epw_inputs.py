@@ -7,6 +7,10 @@ The chain, in a folder of its own (``epw/``)::
 
 Which Wannier functions and energy windows describe a crystal is a matter of judgement that no rule settles: the
 projections written are a start (s and p, or s and d), and a person has to compare the interpolated bands with pw.x's.
+
+Bands of semicore states are left out (``bands_skipped``). epw.x takes the lowest bands for the functions and fills
+them with the electrons of all: with the semicore among them, the frozen window holds more bands than there are
+functions (it stops), or the Fermi level is a wrong one (it does not).
 """
 
 from __future__ import annotations
@@ -58,7 +62,8 @@ def write_epw(
     electrons : float, optional
         Of the cell; from the cut-off table where left out.
     fermi_eV : float, optional
-        From the scf. Without it there is no frozen window, whose limits are absolute energies.
+        From the scf. The frozen window is made from it; without it a line to fill in takes its place, because epw.x
+        would freeze every band.
     fine_k : tuple of 3 int, optional
         Fine k grid; the fine q grid is its half.
     mu_star : float
@@ -137,17 +142,18 @@ def epw_input(
     functions = "".join(
         f"  proj({n})='{e}:{kinds}'\n" for n, (e, kinds) in enumerate(wannier.items(), start=1)
     )
-    frozen = "" if fermi_eV is None else f"  dis_froz_max={fermi_eV + FROZEN_EV:.4f}\n"
-    number = sum(
-        _FUNCTIONS[kind] for site in cell.structure for kind in wannier[site.specie.symbol].split(";")
+    skipped = semicore_bands(plan, electrons)
+    below = f"  bands_skipped='exclude_bands = 1:{skipped}'\n" if skipped else ""
+    frozen = (
+        f"  ! FILL IN, or epw.x freezes every band: Fermi energy of scf.out + {FROZEN_EV:g} eV\n  ! dis_froz_max=\n"
+        if fermi_eV is None
+        else f"  dis_froz_max={fermi_eV + FROZEN_EV:.4f}\n"
     )
-    if number > _bands(plan, electrons):
-        number = _bands(plan, electrons)
     return (
         "EPW: experimental, made by onnes\n&inputepw\n"
         f"  prefix='{PREFIX}'\n  outdir='{SCRATCH}/'\n  dvscf_dir='./save'\n{masses}"
         "  elph=.true.\n  epwwrite=.true.\n  epwread=.false.\n  etf_mem=1\n"
-        f"  wannierize=.true.\n  nbndsub={number}\n  num_iter=300\n{frozen}{functions}"
+        f"  wannierize=.true.\n  nbndsub={_functions(plan)}\n  num_iter=300\n{below}{frozen}{functions}"
         f"  fsthick={FERMI_WINDOW_EV:g}\n  degaussw={DEGAUSS_EV:g}\n  degaussq={DEGAUSS_MEV:g}\n"
         "  ephwrite=.true.\n  eliashberg=.true.\n  liso=.true.\n  limag=.true.\n  lpade=.true.\n"
         f"  nsiter=500\n  conv_thr_iaxis=1.0d-3\n  wscut={CUTOFF_EV:g}\n  muc={mu_star:g}\n"
@@ -175,18 +181,43 @@ def collect_script(q_points: int) -> str:
 _FUNCTIONS = {"s": 1, "p": 3, "d": 5, "f": 7}
 
 
-def _projections(plan: Plan) -> dict[str, str]:
-    """S and p, s and d for transition metals, s alone for hydrogen and helium."""
+def _group(symbol: str) -> int:
     from pymatgen.core import Element
 
-    found = {}
-    for symbol in plan.cell.elements:
-        element = Element(symbol)
-        if element.Z <= 2:
-            found[symbol] = "s"
-        else:
-            found[symbol] = "s;d" if element.is_transition_metal else "s;p"
-    return found
+    return int(Element(symbol).group)
+
+
+def _projections(plan: Plan) -> dict[str, str]:
+    """S and p, s and d for groups 3 to 12, s alone for hydrogen and helium."""
+    found = {symbol: "s;d" if 3 <= _group(symbol) <= 12 else "s;p" for symbol in plan.cell.elements}
+    return {symbol: "s" if symbol in ("H", "He") else kinds for symbol, kinds in found.items()}
+
+
+def _functions(plan: Plan) -> int:
+    """Wannier functions of the cell."""
+    kinds = _projections(plan)
+    return sum(
+        _FUNCTIONS[kind] for site in plan.cell.structure for kind in kinds[site.specie.symbol].split(";")
+    )
+
+
+def semicore_bands(plan: Plan, electrons: float | None = None) -> int:
+    """Bands below those of the valence shell, for which there are no functions.
+
+    The valence shell holds as many electrons as the number of the group says, ten less behind the transition metals.
+
+    Parameters
+    ----------
+    plan : Plan
+    electrons : float, optional
+        Of the cell; from the cut-off table where left out.
+    """
+    groups = [(site.specie, _group(site.specie.symbol)) for site in plan.cell.structure]
+    if any(s.symbol not in ("La", "Lu") and (s.is_lanthanoid or s.is_actinoid) for s, _ in groups):
+        # Whether 4f or 5f electrons are valence is for a person to say.
+        return 0
+    shell = sum(2 if s.symbol == "He" else g if g <= 12 else g - 10 for s, g in groups)
+    return max(0, round(_electrons(plan, electrons) - shell) // 2)
 
 
 def _fine(plan: Plan) -> Subdivisions:
@@ -196,14 +227,13 @@ def _fine(plan: Plan) -> Subdivisions:
     return a, b, c
 
 
-def _bands(plan: Plan, electrons: float | None) -> int:
-    """Bands of the non-self-consistent run: those of the metal and as many again as Wannier functions can need."""
+def _electrons(plan: Plan, electrons: float | None) -> float:
     from onnes.dft.cutoffs import cutoffs_of
 
-    structure = plan.cell.structure
-    count = electrons or sum(cutoffs_of(site.specie.symbol).z_valence for site in structure)
-    functions = sum(
-        sum(_FUNCTIONS[kind] for kind in _projections(plan)[site.specie.symbol].split(";"))
-        for site in structure
-    )
-    return max(bands_of(count), functions + 4)
+    return electrons or sum(cutoffs_of(site.specie.symbol).z_valence for site in plan.cell.structure)
+
+
+def _bands(plan: Plan, electrons: float | None) -> int:
+    """Bands of the non-self-consistent run: those of the metal, and more than the Wannier functions need."""
+    needed = semicore_bands(plan, electrons) + _functions(plan) + 4
+    return max(bands_of(_electrons(plan, electrons)), needed)
