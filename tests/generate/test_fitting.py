@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from onnes.errors import SettingsError
+from onnes.errors import DataError, SettingsError
 from onnes.generate.fitting import Fit, FitSettings, fit
 
 
@@ -64,12 +64,22 @@ def test_time_ends_a_run_and_the_rate_follows_it(tmp_path):
     assert 1.0 <= line["seconds"] < 20.0 and run.progress(0.5) == pytest.approx(0.5, abs=1e-3)
 
 
-def test_a_loss_that_is_not_finite_changes_nothing(tmp_path):
+def test_a_loss_that_is_not_finite_changes_nothing_and_one_that_never_is_ends_the_run(tmp_path):
     module = Line()
     module.poison = True
     run = Fit(module, module, groups(), settings(steps=20, weight_decay=0.0), tmp_path)
-    run.run()
+    with pytest.raises(DataError, match="no-finite-loss"):
+        run.run()
     assert float(module.a.detach()) == 0.0
+
+
+def test_a_few_losses_that_are_not_finite_do_not_end_the_run(tmp_path):
+    module = Line()
+    data = groups()
+    data[3]["y"] *= float("nan")
+    run = Fit(module, module, data, settings(weight_decay=0.0), tmp_path)
+    run.run()
+    assert abs(float(module.a.detach()) - 2.0) < 0.02
 
 
 def test_weights_of_crystals_decide_what_is_learnt(tmp_path):

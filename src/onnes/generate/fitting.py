@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from onnes.errors import SettingsError
+from onnes.errors import DataError, SettingsError
 from onnes.generate.groups import Group, Groups
 
 Loss = Callable[[Group], dict[str, Tensor]]
@@ -132,6 +132,7 @@ class Fit:
         self.due = np.ones(len(self.sizes))
         self._weigh("weight")
         self.sums: dict[str, Tensor] = {}
+        self.fine = torch.zeros((), device=self.device)
         self.best, self.lowest = [p.clone() for p in self.mean], math.inf
         self.graphs: dict[int, Any] = {}
         self.memory: Any = None
@@ -172,6 +173,7 @@ class Fit:
         self.optimiser.step()
         with torch.no_grad():
             torch._foreach_lerp_(self.mean, [p.detach() for p in self.parameters], 1.0 - s.ema)
+            self.fine.add_(fine)
             for name, value in parts.items():
                 self.sums[name].add_(torch.nan_to_num(value.detach()))
 
@@ -212,6 +214,11 @@ class Fit:
         -------
         dict
             The last line of the log.
+
+        Raises
+        ------
+        DataError
+            ``no-finite-loss`` when no batch between two lines of the log had one: nothing is learnt then.
         """
         s = self.settings
         torch.manual_seed(s.seed)
@@ -266,6 +273,9 @@ class Fit:
                 group["lr"] = value
 
     def _report(self, counted: int, started: float) -> dict[str, float]:
+        if self.step > counted and float(self.fine) == 0.0:
+            raise DataError("no-finite-loss", f"no batch of the last {self.step - counted} had a finite loss")
+        self.fine.zero_()
         steps = max(1, self.step - counted)
         line = {name: round(float(value) / steps, 5) for name, value in self.sums.items()}
         for value in self.sums.values():
