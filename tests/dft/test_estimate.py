@@ -90,6 +90,9 @@ def test_estimate_of_a_plan():
     assert cost.electrons == 3.0 and cost.symmetries == 48
     assert cost.wall_s(1) == pytest.approx(cost.cpu_s)
     assert cost.longest_q_s < cost.wall_s(1000) < cost.wall_s(2) < cost.cpu_s
+    # pw.x on one core, and enough workers for every q: the serial rest does not shrink.
+    serial = sum(s.cpu_s for s in cost.steps if s.kind != "ph.x")
+    assert cost.wall_s(1, 1000) == pytest.approx(cost.longest_q_s + serial)
     assert cost.disk_MB(1) < cost.disk_MB(2) <= cost.disk_MB(8) == cost.disk_MB(100)
     assert not any("insulator" in text for text in cost.cautions)  # an odd number of electrons
 

@@ -120,7 +120,7 @@ def _each(
     from onnes.dft.plan import refuse_other
     from onnes.errors import OnnesError
 
-    chosen = wishes.tier(tier)
+    chosen, lanes = wishes.tier(tier), wishes.lanes()
     rows: list[dict[str, Any]] = []
     records: list[Record] = []
     taken: set[str] = set()
@@ -144,8 +144,8 @@ def _each(
             continue
         if programs is None and folder is not None:
             plan.write(folder, files)
-        row = plan_row(item, plan, cost, wishes.cores, folder)
-        typer.echo(plan_table(item, plan, cost, wishes.cores), err=programs is not None or as_json)
+        row = plan_row(item, plan, cost, wishes.cores, lanes, folder)
+        typer.echo(plan_table(item, plan, cost, wishes.cores, lanes), err=programs is not None or as_json)
         if epw and folder is not None and programs is None:
             _epw(plan, folder, cost.electrons, None, wishes)
         if programs is not None and folder is not None and files is not None:

@@ -86,6 +86,13 @@ class Wishes:
 
             check_engine(_engine_part(self.engine), out)
 
+    def lanes(self) -> int:
+        """q-points side by side."""
+        if self.engine is None:
+            return self.cores
+        part = _engine_part(self.engine)
+        return part.jobs * part.cores_per_node if part.kind == "slurm" else part.workers or self.cores
+
     def tier(self, name: str) -> Tier:
         """Tier of a name with the smearing asked for."""
         from onnes.dft.tiers import Smearing, tier_named
@@ -151,11 +158,15 @@ def executed(
         if outcome.results is not None:
             write_results(outcome.results, folder)
         write_outcome(outcome, folder, settings(state.plan, folder))
-        if state.status == "done":
-            draw_run(state.plan.cell.structure, outcome, folder)
     except OnnesError as error:
         # A disk without room for the tables; the verdict is known and printed.
         report(str(error))
+    try:
+        if state.status == "done":
+            draw_run(state.plan.cell.structure, outcome, folder)
+    except Exception as error:
+        # No picture is worth the record of the run, or the crystals after it.
+        report(f"figures not drawn: {error}")
     return outcome, state
 
 

@@ -11,8 +11,10 @@ if TYPE_CHECKING:
     from onnes.dft.plan import Plan
 
 
-def plan_row(item: Crystal, plan: Plan, cost: Estimate, cores: int, folder: Path | None) -> dict[str, Any]:
-    """What ``--json`` says of a plan."""
+def plan_row(
+    item: Crystal, plan: Plan, cost: Estimate, cores: int, lanes: int, folder: Path | None
+) -> dict[str, Any]:
+    """What ``--json`` says of a plan with so many processes of pw.x and q-points side by side."""
     from onnes.crystal import reduced_formula
 
     return {
@@ -29,15 +31,15 @@ def plan_row(item: Crystal, plan: Plan, cost: Estimate, cores: int, folder: Path
         "dense": list(plan.grids.dense),
         "irreducible_q": len(plan.q_weights),
         "cpu_hours": round(cost.cpu_s / 3600.0, 4),
-        "wall_hours": round(cost.wall_s(cores) / 3600.0, 4),
+        "wall_hours": round(cost.wall_s(cores, lanes) / 3600.0, 4),
         "memory_MB": round(cost.memory_MB),
-        "disk_MB": round(cost.disk_MB(cores)),
+        "disk_MB": round(cost.disk_MB(lanes)),
         "cautions": list(cost.cautions),
         "folder": None if folder is None else str(folder),
     }
 
 
-def plan_table(item: Crystal, plan: Plan, cost: Estimate, cores: int) -> str:
+def plan_table(item: Crystal, plan: Plan, cost: Estimate, cores: int, lanes: int) -> str:
     """What a person reads: the crystal, its grids, a row for each kind of step, totals, cautions."""
     from onnes.crystal import reduced_formula
 
@@ -57,8 +59,9 @@ def plan_table(item: Crystal, plan: Plan, cost: Estimate, cores: int) -> str:
         lines.append(f"  {step.kind:<12}{step.count:>6}{points:>10}{_time(step.cpu_s):>12}")
     lines += [
         f"  {'in all':<12}{'':>6}{'':>10}{_time(cost.cpu_s):>12}",
-        f"  wall time   {_time(cost.wall_s(cores))} on {cores} cores (longest q {_time(cost.longest_q_s)})",
-        f"  memory      {_size(cost.memory_MB)} a process;  disk {_size(cost.disk_MB(cores))}",
+        f"  wall time   {_time(cost.wall_s(cores, lanes))} with {lanes} q side by side, pw.x on {cores} cores "
+        f"(longest q {_time(cost.longest_q_s)})",
+        f"  memory      {_size(cost.memory_MB)} a process;  disk {_size(cost.disk_MB(lanes))}",
         "  accuracy    a factor of 2 on the machine of the fit; other machines and large cells more",
         *(f"  caution     {text}" for text in cost.cautions),
     ]

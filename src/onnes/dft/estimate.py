@@ -87,16 +87,25 @@ class Estimate:
         """CPU seconds in all."""
         return sum(step.cpu_s for step in self.steps)
 
-    def disk_MB(self, cores: int) -> float:
-        """Largest at one time: the scf, and as many q at work as there are cores; finished ones are cleaned."""
+    def disk_MB(self, lanes: int) -> float:
+        """Largest at one time: the scf, and as many q as are side by side; finished ones are cleaned."""
         phonons = max(s.count for s in self.steps if s.kind == "ph.x")
-        return self.scf_disk_MB + min(cores, phonons) * (self.scf_disk_MB + self.largest_q_disk_MB)
+        return self.scf_disk_MB + min(lanes, phonons) * (self.scf_disk_MB + self.largest_q_disk_MB)
 
-    def wall_s(self, cores: int) -> float:
-        """Wall seconds on `cores` cores with one q a core; scf steps share k-points among the cores."""
+    def wall_s(self, cores: int, lanes: int | None = None) -> float:
+        """Wall seconds.
+
+        Parameters
+        ----------
+        cores : int
+            Processes of pw.x, which share the k-points; q2r.x and matdyn.x are serial.
+        lanes : int, optional
+            q-points side by side, where they are not as many as `cores`.
+        """
         phonons = sum(s.cpu_s for s in self.steps if s.kind == "ph.x")
-        rest = self.cpu_s - phonons
-        return rest / cores + max(phonons / cores, self.longest_q_s)
+        serial = sum(s.cpu_s for s in self.steps if "matdyn" in s.kind)
+        scf = self.cpu_s - phonons - serial
+        return scf / cores + max(phonons / (lanes or cores), self.longest_q_s) + serial
 
 
 def fft_grid(lattice_A: np.ndarray, ecutrho_Ry: float) -> tuple[int, int, int]:
