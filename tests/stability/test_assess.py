@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-import subprocess
-import sys
 
 import pytest
 from pymatgen.core import Lattice, Structure
+
+from in_process import onnes
 
 
 @pytest.fixture(scope="module")
@@ -23,13 +23,8 @@ def inputs(tmp_path_factory):
     return folder
 
 
-def call(*arguments):
-    command = [sys.executable, "-m", "onnes.cli.main", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
-
-
 def test_stability_reports_every_input(inputs, tmp_path):
-    done = call("stability", inputs, "--cifs", tmp_path / "relaxed")
+    done = onnes("stability", inputs, "--cifs", tmp_path / "relaxed")
     assert done.returncode == 1 and "Traceback" not in done.stderr
     rows = {r["id"]: r for r in csv.DictReader(io.StringIO(done.stdout))}
     assert len(rows) == 4
@@ -50,7 +45,7 @@ def test_stability_reports_every_input(inputs, tmp_path):
 
 def test_relax_writes_its_table(inputs, tmp_path):
     out = tmp_path / "t.csv"
-    done = call("relax", inputs / "MgB2.cif", "--out", out)
+    done = onnes("relax", inputs / "MgB2.cif", "--out", out)
     assert done.returncode == 0
     (row,) = csv.DictReader(out.open())
     assert row["converged"] == "True" and int(row["steps"]) >= 1
@@ -65,13 +60,13 @@ def test_relax_writes_its_table(inputs, tmp_path):
     ],
 )
 def test_bad_calls_are_one_line(inputs, arguments, code):
-    done = call(*[a.format(inputs / "MgB2.cif") for a in arguments])
+    done = onnes(*[a.format(inputs / "MgB2.cif") for a in arguments])
     assert done.returncode == 2 and code in done.stderr and "Traceback" not in done.stderr
 
 
 def test_unwritable_folder_is_found_before_any_work(inputs, tmp_path):
     (tmp_path / "file").write_text("")
-    done = call("relax", inputs / "MgB2.cif", "--cifs", tmp_path / "file")
+    done = onnes("relax", inputs / "MgB2.cif", "--cifs", tmp_path / "file")
     assert done.returncode == 2 and "cannot-write" in done.stderr and "MgB2: ok" not in done.stderr
 
 
@@ -110,7 +105,7 @@ def table_of(done):
 
 
 def test_duplicates_screens_and_flags(alloys):
-    done = call(
+    done = onnes(
         "stability", alloys, "--no-toxic", "--no-cross-check", "--stable-below", "0.05", "--fmax", "0.1"
     )
     rows = table_of(done)
@@ -127,13 +122,13 @@ def test_energies_of_another_method_are_the_whole_hull(alloys, tmp_path):
     entries = tmp_path / "pbe.csv"
     entries.write_text("formula,energy_eV_atom,id\nNi,-5.5,ni\nAl,-3.7,al\nNi3Al,-5.5,l12\n")
     one, other = alloys / "a.cif", alloys / "d.cif"
-    refused = call("stability", one, "--entries", entries)
+    refused = onnes("stability", one, "--entries", entries)
     assert refused.returncode == 2 and "undeclared-method" in refused.stderr
-    refused = call("stability", one, "--entries", entries, "--entries-method", "PBE")
+    refused = onnes("stability", one, "--entries", entries, "--entries-method", "PBE")
     assert refused.returncode == 2 and "mixed-methods" in refused.stderr
     energies = tmp_path / "mine.csv"
     energies.write_text("id,energy_eV_atom\na,-5.2\n")
-    done = call(
+    done = onnes(
         "stability",
         one,
         other,
@@ -160,7 +155,7 @@ def test_own_folder_and_own_entries_of_the_potential(tmp_path):
     odd.to(str(tmp_path / "candidate.cif"))
     entries = tmp_path / "e.csv"
     entries.write_text("formula,energy_eV_atom,id\nNbTa,-11.4,lower\n")
-    done = call(
+    done = onnes(
         "stability",
         tmp_path / "candidate.cif",
         "--known",
@@ -179,5 +174,5 @@ def test_own_folder_and_own_entries_of_the_potential(tmp_path):
 
 def test_materials_project_without_key(alloys, monkeypatch):
     monkeypatch.delenv("MP_API_KEY", raising=False)
-    done = call("stability", alloys / "a.cif", "--mp", "potential")
+    done = onnes("stability", alloys / "a.cif", "--mp", "potential")
     assert done.returncode == 2 and "no-key" in done.stderr and "Traceback" not in done.stderr
