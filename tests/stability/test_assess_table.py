@@ -12,6 +12,7 @@ import time
 import pytest
 from pymatgen.core import Lattice, Structure
 
+from in_process import onnes
 from onnes.crystal.read import Crystal, Refused
 from onnes.stability.relax import RelaxSettings
 from onnes.stability.relax_journal import Journal, run_key
@@ -32,16 +33,9 @@ def crystals(tmp_path_factory):
     return folder
 
 
-def command(crystals, folder, *more):
+def arguments(crystals, folder, *more):
     base = ["stability", crystals, "--out", folder / "t.csv", "--cifs", folder / "c", "--max-steps", "6"]
-    return [sys.executable, "-m", "onnes.cli.main", *map(str, base), *more]
-
-
-def call(crystals, folder, *more):
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        command(crystals, folder, *more), capture_output=True, text=True, timeout=900, env=env
-    )
+    return [*map(str, base), *more]
 
 
 def same(one, two):
@@ -54,7 +48,7 @@ def same(one, two):
 @pytest.fixture(scope="module")
 def serial(crystals, tmp_path_factory):
     folder = tmp_path_factory.mktemp("serial")
-    done = call(crystals, folder)
+    done = onnes(*arguments(crystals, folder))
     assert done.returncode == 1 and "Traceback" not in done.stderr
     text = (folder / "t.csv").read_text()
     assert text.count("\n") == 9 and "potential-unknown-element" in text
@@ -63,28 +57,22 @@ def serial(crystals, tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_workers_give_the_same_table(serial, crystals, tmp_path):
-    done = call(crystals, tmp_path, "--workers", "2")
-    assert done.returncode == 1 and "Traceback" not in done.stderr
-    same(serial, tmp_path)
-
-
-@pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_kill_and_resume_give_the_same_table(serial, crystals, tmp_path):
+def test_kill_and_resume_over_workers_give_the_same_table(serial, crystals, tmp_path):
+    """A process is killed after the first crystals; the others are computed by two workers of another."""
     journal = tmp_path / "t.csv.part"
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command(crystals, tmp_path), env=env, stderr=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "onnes.cli.main", *arguments(crystals, tmp_path)]
+    process = subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL)
     limit = time.time() + 600
     while time.time() < limit and not (journal.exists() and journal.read_bytes().count(b"\n") >= 3):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
     journal.write_bytes(journal.read_bytes() + b'{"crystal": "torn')
-    refused = call(crystals, tmp_path)
+    refused = onnes(*arguments(crystals, tmp_path))
     assert refused.returncode == 2 and "unfinished-run" in refused.stderr
-    done = call(crystals, tmp_path, "--resume", "--workers", "2")
+    done = onnes(*arguments(crystals, tmp_path, "--resume", "--workers", "2"))
     assert done.returncode == 1 and "Traceback" not in done.stderr
     same(serial, tmp_path)
     assert not journal.exists()
@@ -123,7 +111,5 @@ def test_a_journal_without_rows_does_not_stay(tmp_path):
 
 
 def test_resume_needs_a_table(crystals):
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    base = [sys.executable, "-m", "onnes.cli.main", "stability", str(crystals), "--resume"]
-    done = subprocess.run(base, capture_output=True, text=True, timeout=300, env=env)
+    done = onnes("stability", crystals, "--resume")
     assert done.returncode == 2 and "bad-setting" in done.stderr
