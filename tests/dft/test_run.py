@@ -136,6 +136,8 @@ def test_failures_behind_job_done(desk, step, fault, reason):
     assert (state.status, state.reason) == ("failed", str(reason))
     failed = next(s for s in state.steps if s.state == "failed")
     assert failed.name == step
+    # Scratch of a q serves no restart; that of the scf does.
+    assert not list(desk.folder.glob("q*/tmp"))
     assert desk.run().status == "done"
 
 
@@ -155,6 +157,7 @@ def test_insulator_stops_at_the_dense_grid(desk):
     state = desk.run()
     assert (state.status, state.reason) == ("insulator", "insulator") and "0.62 eV" in state.detail
     assert desk.called == ["relax", "dense"]
+    assert not list(desk.folder.rglob("wfc*.dat")) and not (desk.folder / "relax" / "tmp").exists()
     assert desk.run().status == "insulator" and desk.called == []
 
 

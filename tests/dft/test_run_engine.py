@@ -7,11 +7,13 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
-from test_run import ALL, Desk
+from test_run import ALL, Desk, _alive, _until
 
 from onnes.dft import run as run_module
 from onnes.dft.failures import Reason
@@ -93,6 +95,32 @@ def test_a_step_whose_worker_died_is_done_again_from_scratch(tmp_path, step):
         assert two.run(engine=engine).status == "done"
     assert engine.asked == len(ALL) + 1
     assert results(two.folder) == results(one.folder)
+
+
+#: A driver in a process of its own; its worker imports the file anew.
+DRIVER = """import sys
+sys.path.insert(0, {here!r})
+from pathlib import Path
+if __name__ == "__main__":
+    import test_run
+    from onnes.parallel import Workers
+    with Workers(1) as engine:
+        test_run.Desk(Path({place!r}), again=True).run(engine=engine)
+"""
+
+
+def test_killed_driver_takes_worker_and_program_along_and_only_the_cut_scf_is_redone(desk, tmp_path):
+    desk.fault(dense="hang")
+    script = tmp_path / "driver.py"
+    script.write_text(DRIVER.format(here=str(Path(__file__).parent), place=str(tmp_path)))
+    driver = subprocess.Popen([sys.executable, str(script)])
+    assert _until(lambda: (desk.place / "HANGING").exists() or driver.poll() is not None, 120)
+    time.sleep(0.2)
+    program = int((desk.place / "HANGING").read_text())
+    driver.kill()
+    driver.wait()
+    assert _until(lambda: not _alive(program), 60), "the program outlived its driver"
+    assert desk.run().status == "done" and desk.called == ALL[1:]
 
 
 def test_a_q_that_kills_its_workers_is_named_and_the_others_are_kept(desk):

@@ -208,6 +208,8 @@ class Runner:
             return failure
         found = parse_scf_record(text_of(self.folder / "scf" / DENSE_RECORD))
         if found.insulator:
+            # What shows it is kept; the wave functions have had their use.
+            shutil.rmtree(self.folder / "scf" / "tmp" / f"{PREFIX}.save", ignore_errors=True)
             return Failure(
                 Reason.INSULATOR, f"a gap of {found.gap_eV:.2f} eV on the dense grid: no superconductor"
             )
@@ -320,11 +322,8 @@ class Runner:
         began = time.monotonic()
         failure = self._do(plan, step)
         full = failure is not None and failure.reason is Reason.DISK_FULL
-        wall = failure is not None and failure.reason in WALLS
-        # Scratch is worth nothing after a full disk, and the next attempt needs the room; of a q it has had its use.
-        if (full and step.name in ("relax", "spin", "dense")) or (
-            step.program is Program.PH and (failure is None or wall)
-        ):
+        # Nothing reads the scratch of these: a restart begins anew. Of a dense scf it only takes room on a full disk.
+        if step.program is Program.PH or step.name in ("relax", "spin") or (full and step.name == "dense"):
             shutil.rmtree(self.folder / step.folder / "tmp", ignore_errors=True)
         seconds = time.monotonic() - began
         return StepState(step.name, "done" if failure is None else "failed", failure, seconds)
