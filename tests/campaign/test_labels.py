@@ -19,6 +19,7 @@ from onnes.campaign.settings import Settings, read_toml
 from onnes.campaign.stages import plain
 from onnes.data.records import Record, write_records
 from onnes.errors import DataError, InputError, SettingsError
+from onnes.report.words import reason_words
 from onnes.theory.tc import tc
 
 
@@ -212,11 +213,12 @@ turns = {
     "killed": [["failed", "killed"]],
     "full": [["failed", "disk-full"]],
     "refused": [["refused", "missing-pseudopotential"]],
+    "scf": [["not-converged", "scf-not-converged"]],
 }[name]
 status, reason = turns[min(len((out / "calls").read_text()), len(turns)) - 1]
 print(f"onnes: words of {name} [{reason}]", file=sys.stderr)
 print(json.dumps([{"id": name, "status": status, "verdict": status, "reason": reason}]))
-sys.exit(status in ("failed", "refused"))
+sys.exit(status in ("failed", "refused", "not-converged"))
 """
 
 
@@ -263,7 +265,9 @@ def test_no_room_for_a_run_is_no_verdict_either(saying, tmp_path):
 
 def test_a_run_that_the_machine_ended_is_taken_up_again(saying, tmp_path):
     asked = [chosen("killed-twice", rocksalt(4.6, "Zr", "N")), chosen("killed", rocksalt(4.5, "Sc", "N"))]
-    unstable, killed = saying.labels(asked, tmp_path)
+    unstable, killed, unconverged = saying.labels([*asked, chosen("scf", rocksalt(4.4, "Ta", "C"))], tmp_path)
+    assert unconverged.tc_K is None and unconverged.reason == "dft-not-converged: scf-not-converged"
+    assert reason_words(unconverged.reason) == "the DFT calculation did not converge (scf-not-converged)"
     assert unstable.reason == "unstable: imaginary-modes" and killed.reason == "failed: killed"
     assert unstable.tc_K is None and killed.tc_K is None
     calls = [(tmp_path / "verify" / one.id / "run" / "calls").read_text() for one in asked]
@@ -306,6 +310,11 @@ def test_a_campaign_without_pseudopotentials_is_refused_before_any_work(monkeypa
     monkeypatch.setattr("onnes.dft.programs.find_programs", lambda *given: None)
     with pytest.raises(InputError, match="missing-pseudopotential"):
         required(settings(labeller="verify", pseudo=str(tmp_path / "none")))
+    given = {
+        "active": {"rounds": 1, "labeller": "verify", "pseudo": str(tmp_path), "cores": 4, "generator": False}
+    }
+    with pytest.raises(SettingsError, match="cores_per_node = 2"):
+        required(Settings.from_dict({**given, "engine": {"kind": "slurm", "cores_per_node": 2}}))
 
 
 def test_verify_that_cannot_run_stops_the_campaign_with_its_words(verify, tmp_path):

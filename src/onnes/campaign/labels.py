@@ -242,6 +242,12 @@ class Verify:
 
             find_programs(None, self.cores)
             _pseudopotentials(self.pseudo)
+            most = settings.engine.cores_per_node
+            if settings.engine.kind == "slurm" and self.cores > most:
+                raise SettingsError(
+                    "bad-setting",
+                    f"active.cores = {self.cores}: pw.x runs on one node, and engine.cores_per_node = {most}",
+                )
         self.command = list(command or (sys.executable, "-m", "onnes.cli.main", "verify"))
 
     def labels(self, chosen: Sequence[Chosen], folder: Path, done: Collection[str] = ()) -> Iterator[Label]:
@@ -318,6 +324,8 @@ class Verify:
             lam, wlog = record.labels["lambda"], record.labels["omega_log_K"]
             return Label(name, tc, lam, wlog, source=source, weight=TIER_WEIGHT[self.tier])
         code = str(row.get("status") or "failed")
+        # The bare word stands for relaxations in the funnel.
+        code = "dft-not-converged" if code == "not-converged" else code
         words = ": ".join(str(row[k]) for k in ("reason", "detail") if row.get(k))
         return Label(name, reason=f"{code}: {words}" if words else code, source=source)
 
