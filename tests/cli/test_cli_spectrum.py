@@ -12,10 +12,13 @@ import pytest
 from pymatgen.core import Lattice, Structure
 
 import onnes
+from in_process import onnes as run
 from onnes.crystal.read import as_crystal
 from onnes.errors import SettingsError
 from onnes.spectra import ensemble, predict_spectra
 from onnes.theory.spectral import Spectrum
+
+pytestmark = pytest.mark.slow
 
 MGB2 = Structure(
     Lattice.hexagonal(3.086, 3.524), ["Mg", "B", "B"], [[0, 0, 0], [1 / 3, 2 / 3, 0.5], [2 / 3, 1 / 3, 0.5]]
@@ -23,7 +26,8 @@ MGB2 = Structure(
 NB = Structure(Lattice.cubic(3.30), ["Nb", "Nb"], [[0, 0, 0], [0.5, 0.5, 0.5]])
 
 
-def run(*args, cwd):
+def process(*args, cwd):
+    """A process of its own."""
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "onnes.cli.main", *map(str, args)]
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=600)
@@ -39,11 +43,10 @@ def folder(tmp_path_factory):
     h2 = Structure(Lattice.cubic(2.8), ["H", "H"], [[0, 0, 0], [0.27, 0, 0]])
     h2.to(str(where / "in" / "solid H2.cif"))
     (where / "in" / "broken.cif").write_text("data_x\n")
-    result = run("spectrum", "in", "--out", "out", cwd=where)
+    result = process("spectrum", "in", "--out", "out", cwd=where)
     return where, result
 
 
-@pytest.mark.slow
 def test_a_row_a_csv_and_a_png_for_each_crystal_and_failures_as_rows(folder):
     where, result = folder
     assert result.returncode == 1 and "Traceback" not in result.stderr
@@ -55,7 +58,6 @@ def test_a_row_a_csv_and_a_png_for_each_crystal_and_failures_as_rows(folder):
     assert not (where / "out" / "broken.csv").exists()
 
 
-@pytest.mark.slow
 def test_a_crystal_whose_files_cannot_be_written_fails_alone(tmp_path):
     (tmp_path / "out" / "MgB2.csv").mkdir(parents=True)
     MGB2.to(str(tmp_path / "MgB2.cif"))
@@ -67,7 +69,6 @@ def test_a_crystal_whose_files_cannot_be_written_fails_alone(tmp_path):
     assert rows["Nb"]["status"] == "ok" and (tmp_path / "out" / "Nb.csv").is_file()
 
 
-@pytest.mark.slow
 def test_rows_after_a_refused_crystal_keep_their_formula_of_tc(tmp_path):
     h2 = Structure(Lattice.cubic(2.8), ["H", "H"], [[0, 0, 0], [0.27, 0, 0]])
     crystals = [as_crystal(h2, id="a"), as_crystal(NB, id="b")]
@@ -134,7 +135,6 @@ def test_insulators_and_unstable_crystals_are_outside_and_labels_have_their_own_
     )
 
 
-@pytest.mark.slow
 def test_a_crystal_with_the_name_of_the_table_keeps_its_curve(tmp_path):
     NB.to(str(tmp_path / "spectra.cif"))
     result = run("spectrum", "spectra.cif", "--out", "out", "--no-eliashberg", "--json", cwd=tmp_path)
@@ -151,7 +151,6 @@ def write_dos(path, top):
     np.savetxt(path, np.column_stack([omega, low, high, high]), header="omega (meV) Mg B B")
 
 
-@pytest.mark.slow
 def test_given_vibrations_shape_the_curve_and_beyond_the_grid_they_are_refused(tmp_path):
     MGB2.to(str(tmp_path / "MgB2.cif"))
     logs, above = {}, {}
