@@ -11,7 +11,7 @@ from contextlib import suppress
 import pytest
 from pymatgen.core import Lattice, Structure
 from test_pseudopotentials import packed
-from test_run import TIER, Desk
+from test_run import ALL, TIER, Desk
 from typer.testing import CliRunner
 from upf import folder_of, upf
 
@@ -277,6 +277,31 @@ def test_records_of_a_batch_are_kept_as_they_come(run, small, tmp_path, monkeypa
     with suppress(KeyboardInterrupt):
         run(*arguments)
     assert len(file.read_text().splitlines()) == 2
+
+
+@pytest.mark.slow
+def test_a_batch_shares_one_engine_and_is_not_joined(run, small, tmp_path, monkeypatch):
+    from onnes.campaign import engine
+
+    desk, opened = Desk(tmp_path), []
+    (tmp_path / "cifs").mkdir()
+    for name in ("a", "b"):
+        AL.to(filename=str(tmp_path / "cifs" / f"{name}.cif"))
+    (tmp_path / "e.toml").write_text('[engine]\nkind = "local"\nworkers = 2\n')
+    whole = engine.open_engine
+
+    def counted(part, workers, out, *more):
+        opened.append(out)
+        return whole(part, workers, out, *more)
+
+    monkeypatch.setattr(engine, "open_engine", counted)
+    arguments = ["verify", tmp_path / "cifs", *options(tmp_path, desk), "--engine", tmp_path / "e.toml"]
+    code, out, _ = run(*arguments, "--json")
+    assert code == 0 and [row["id"] for row in json.loads(out)] == ["a", "b"]
+    assert opened == [tmp_path / "out"] and sorted(desk.called) == sorted(2 * ALL)
+    with only_one(tmp_path / "out"):
+        code, _, err = run(*arguments)
+    assert code == 2 and "in-use" in err and len(opened) == 1
 
 
 def test_a_folder_in_use_is_a_row_and_the_other_crystals_go_on(run, small, tmp_path):

@@ -11,9 +11,11 @@ from onnes.cli.common import free_name, probe_folder, read_aloud
 
 if TYPE_CHECKING:
     from onnes.cli.verify_run import Wishes
+    from onnes.crystal.read import Crystal, Refused
     from onnes.data.records import Record
     from onnes.dft.plan import Plan
     from onnes.dft.programs import Programs
+    from onnes.parallel import Engine
 
 GOOD = ("ok", "insulator", "unstable", "magnetic", "no-plateau")
 
@@ -114,6 +116,24 @@ def _each(
     as_json: bool,
 ) -> list[dict[str, Any]]:
     """Every crystal at one tier."""
+    from onnes.cli.verify_run import shared_engine
+
+    crystals = list(read_aloud(paths))
+    batch = out if programs is not None and len(crystals) > 1 else None
+    with shared_engine(wishes, batch) as engine:
+        return _all_of(crystals, tier, out, programs, wishes, epw, as_json, engine)
+
+
+def _all_of(
+    crystals: list[Crystal | Refused],
+    tier: str,
+    out: Path | None,
+    programs: Programs | None,
+    wishes: Wishes,
+    epw: bool,
+    as_json: bool,
+    engine: Engine | None,
+) -> list[dict[str, Any]]:
     from onnes.cli.verify_run import executed, fermi_of, planned, record_of, row_of, say
     from onnes.cli.verify_tables import plan_row, plan_table
     from onnes.crystal.read import Refused
@@ -125,7 +145,6 @@ def _each(
     records: list[Record] = []
     taken: set[str] = set()
     names: set[str] = set()
-    crystals = list(read_aloud(paths))
     for item in crystals:
         if isinstance(item, Refused):
             rows.append({"id": item.id, "status": "refused", "reason": item.code})
@@ -150,7 +169,7 @@ def _each(
             _epw(plan, folder, cost.electrons, None, wishes)
         if programs is not None and folder is not None and files is not None:
             try:
-                outcome, state = executed(plan, folder, programs, files, wishes)
+                outcome, state = executed(plan, folder, programs, files, wishes, engine)
             except OnnesError as error:
                 # Of this folder (another process runs in it); the other crystals go on.
                 typer.echo(f"onnes: {item.id}: {error}", err=True)
@@ -198,7 +217,7 @@ def _climbed(
     as_json: bool,
 ) -> list[dict[str, Any]]:
     """All crystals up the ladder; the record of each is that of its highest finished rung."""
-    from onnes.cli.verify_run import executed, planned, record_of, row_of, say
+    from onnes.cli.verify_run import executed, planned, record_of, row_of, say, shared_engine
     from onnes.crystal.read import Refused
     from onnes.dft.ladder import COLUMNS, Rule, climb
     from onnes.dft.outcome import Outcome, Verdict
@@ -225,7 +244,7 @@ def _climbed(
             if files is None:
                 _no_pseudopotentials()
             else:
-                outcome, state = executed(plan, folder, programs, files, wishes)
+                outcome, state = executed(plan, folder, programs, files, wishes, engine)
         except OnnesError as error:
             outcome = Outcome(Verdict.FAILED, error.code, error.message)
             say(outcome)
@@ -244,7 +263,8 @@ def _climbed(
     def report(line: str) -> None:
         typer.echo(f"onnes: {line}", err=True)
 
-    rungs = climb(crystals, run_one, rule, out / "ladder.csv", report)
+    with shared_engine(wishes, out) as engine:
+        rungs = climb(crystals, run_one, rule, out / "ladder.csv", report)
     if not as_json:
         typer.echo("\n".join([COLUMNS, *(rung.row() for rung in rungs)]))
     rows += [

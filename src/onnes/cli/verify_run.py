@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -121,9 +121,14 @@ def planned(
 
 
 def executed(
-    plan: Plan, folder: Path, programs: Programs, files: dict[str, Pseudopotential], wishes: Wishes
+    plan: Plan,
+    folder: Path,
+    programs: Programs,
+    files: dict[str, Pseudopotential],
+    wishes: Wishes,
+    engine: Engine | None = None,
 ) -> tuple[Outcome, RunState]:
-    """Run a plan to its verdict and write what came out of it.
+    """Run a plan to its verdict and write what came out of it, on an engine that is open or on one for this run.
 
     Raises
     ------
@@ -142,7 +147,7 @@ def executed(
     def report(line: str) -> None:
         typer.echo(f"onnes: {line}", err=True)
 
-    with _engine(wishes, folder) as engine:
+    with nullcontext(engine) if engine is not None else _engine(wishes, folder) as used:
         runner = Runner(
             folder,
             programs,
@@ -150,7 +155,7 @@ def executed(
             workers=wishes.cores,
             floor_MB=wishes.floor_MB,
             report=report,
-            engine=engine,
+            engine=used,
         )
         state = runner.run(plan)
     outcome = judge(state, folder, wishes.mu_star)
@@ -216,6 +221,24 @@ def _engine(wishes: Wishes, folder: Path) -> Iterator[Engine | None]:
             stream.write(json.dumps(entry) + "\n")
 
     with open_engine(part, wishes.cores, folder, None, note) as engine:
+        yield engine
+
+
+@contextmanager
+def shared_engine(wishes: Wishes, out: Path | None) -> Iterator[Engine | None]:
+    """One engine for all crystals of a batch: pilot jobs wait in the queue once. None where there is nothing to share.
+
+    Raises
+    ------
+    DataError
+        ``in-use``: another process works on the batch; its engine must not be ended as a leftover.
+    """
+    if wishes.engine is None or out is None:
+        yield None
+        return
+    from onnes.dft.run import only_one
+
+    with _engine(wishes, out) as engine, only_one(out):
         yield engine
 
 
