@@ -2,10 +2,7 @@
 
 import csv
 import json
-import os
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -13,6 +10,7 @@ import torch
 from pymatgen.core import Lattice, Structure
 from typer.testing import CliRunner
 
+from in_process import onnes as run
 from onnes.cli.main import app
 from onnes.crystal.read import read
 from onnes.data.records import Record, write_records
@@ -67,12 +65,6 @@ def records(n=20, *, curves=18):
     return out
 
 
-def run(*args, cwd):
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "onnes.cli.main", *map(str, args)]
-    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=600)
-
-
 TRAIN = ("train", "spectrum", "--data", "mine.jsonl", "--out", "my model", "--members", 6, "--epochs", 2)
 
 
@@ -82,7 +74,7 @@ def trained(tmp_path_factory):
     write_records(
         where / "mine.jsonl", [*records(), records(1)[0].model_copy(update={"id": "no", "meta": {}})]
     )
-    return where, run(*TRAIN, "--workers", 2, cwd=where)
+    return where, run(*TRAIN, cwd=where)
 
 
 @pytest.mark.slow
@@ -96,6 +88,7 @@ def test_it_says_out_of_bag_errors_beside_the_median_and_what_it_left_out(traine
     assert card["n"] == {"crystals": 20, "curves": 18, "refused": 1} and card["data_hash"]
 
 
+@pytest.mark.slow
 def test_the_checkpoint_predicts_in_the_convention_of_its_data(trained):
     where, _ = trained
     Structure(Lattice.cubic(3.3), ["Nb", "Nb"], [[0, 0, 0], [0.5, 0.5, 0.5]]).to(str(where / "Nb.cif"))
@@ -111,8 +104,8 @@ def test_the_checkpoint_predicts_in_the_convention_of_its_data(trained):
 
 
 @pytest.mark.slow
-def test_what_is_lost_is_made_again_and_the_result_is_the_same(trained):
-    """Outputs, states and cached features that are gone; a member's outputs hold its weights."""
+def test_what_is_lost_is_made_again_and_the_result_is_the_same(trained, capfd):
+    """Outputs, states and cached features that are gone; a member's outputs hold its weights. In two processes."""
     where, _ = trained
     folder = where / "my model"
     before = SpectrumEnsemble("cso", folder / "model.safetensors").weights
@@ -120,9 +113,11 @@ def test_what_is_lost_is_made_again_and_the_result_is_the_same(trained):
         (folder / name).unlink()
     for path in sorted((folder / "features-7net-0").iterdir())[:2]:
         path.unlink()
-    again = run(*TRAIN, "--resume", cwd=where)
+    again = run(*TRAIN, "--resume", "--workers", 2, cwd=where)
     assert again.returncode == 0, again.stderr
-    assert "member 2" in again.stderr and "member 0" not in again.stderr
+    said = capfd.readouterr().err
+    assert "member 2" in said and "member 0" not in said + again.stderr
+    assert "member 2" not in again.stderr, "a process of its own trains a member that was lost"
     after = SpectrumEnsemble("cso", folder / "model.safetensors").weights
     for k, (old, new) in enumerate(zip(before, after, strict=True)):
         for name, value in old.items():
@@ -130,6 +125,7 @@ def test_what_is_lost_is_made_again_and_the_result_is_the_same(trained):
             assert torch.allclose(value, new[name], atol=1e-2) if k == 2 else torch.equal(value, new[name])
 
 
+@pytest.mark.slow
 def test_every_interval_is_finite(trained):
     where, _ = trained
     stored = SpectrumEnsemble("cso", where / "my model" / "model.safetensors")
@@ -186,6 +182,7 @@ def test_a_folder_belongs_to_one_training(tmp_path):
         assert error.value.code == code
 
 
+@pytest.mark.slow
 def test_options_of_the_spectrum_are_refused_elsewhere(trained):
     where, _ = trained
     result = run("train", "lambda", "--data", "mine.jsonl", "--out", "x", "--curve-unit", "meV", cwd=where)
@@ -239,6 +236,7 @@ def evaluate(*args):
     return json.loads(found.stdout)
 
 
+@pytest.mark.slow
 def test_evaluate_scores_a_folder_out_of_bag(trained):
     """The same rows and figures as the card's, from the checkpoint: each crystal by the members that lacked it."""
     where, _ = trained
@@ -257,6 +255,7 @@ def test_evaluate_scores_a_folder_out_of_bag(trained):
     assert "mu* 0.2" in " ".join(warmer["notes"]) and warmer["lines"][0]["n"] == card["n"]
 
 
+@pytest.mark.slow
 def test_evaluate_tells_new_formulas_from_those_that_every_member_has_seen(trained):
     where, _ = trained
     run = SpectralRun(where / "my model")
@@ -284,6 +283,7 @@ def test_evaluate_tells_new_formulas_from_those_that_every_member_has_seen(train
         run.chosen(None, None, records(1))
 
 
+@pytest.mark.slow
 def test_curves_are_for_spectral_runs_alone(trained):
     where, _ = trained
     args = ["evaluate", "median", "--data", where / "mine.jsonl", "--curves", where]

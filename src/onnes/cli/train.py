@@ -157,7 +157,8 @@ def _spectrum(
         train_member(prepared, settings, own["member"], out, say(own["member"]))
         return
     if own["workers"] > 1:
-        _side_by_side(settings.members, own["workers"])
+        left = [k for k in range(settings.members) if not (out / f"member-{k}.npz").exists()]
+        _side_by_side(left, own["workers"])
     for k in range(settings.members):
         train_member(prepared, settings, k, out, say(k))
     checkpoint = finish(prepared, settings, out, [path.name for path in data])
@@ -178,7 +179,7 @@ def _vibrations(phonons: str) -> Any:
     return None if phonons == "none" else partial(vibrations, phonons=phonons)
 
 
-def _side_by_side(members: int, workers: int) -> None:
+def _side_by_side(waiting: list[int], workers: int) -> None:
     """Train members in processes of this very command; what one leaves undone is done afterwards."""
     import os
     import subprocess
@@ -190,7 +191,6 @@ def _side_by_side(members: int, workers: int) -> None:
     # A member stops by itself when this process is gone.
     env = {**os.environ, PARENT: str(os.getpid())}
     command = [sys.executable, "-m", "onnes.cli.main", *sys.argv[1:]]
-    waiting = list(range(members))
     running: list[subprocess.Popen[bytes]] = []
     try:
         while waiting or running:
