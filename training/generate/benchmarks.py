@@ -11,6 +11,8 @@ generate
 predict
     n test crystals, told their atoms only. Baselines: a random training crystal with the same amounts, its elements
     exchanged at random; prototype substitution from the training crystals.
+chance
+    The random baseline of predict alone (n of its rows).
 reconstruct
     n test crystals encoded and decoded (CDVAE). Baseline: z of another test crystal with as many atoms.
 
@@ -212,6 +214,13 @@ def predict(args: argparse.Namespace, train: list[Structure], test: list[Structu
     return out
 
 
+def chance(args: argparse.Namespace, train: list[Structure], test: list[Structure]) -> dict:
+    """The first baseline of `predict` alone, which needs no model: the same test rows for the same seed."""
+    rng = np.random.default_rng(args.seed)
+    truth = [test[i] for i in rng.permutation(len(test))[: args.n]]
+    return {"random_training_crystal": matched(random_guesses(train, truth, rng, args.guesses), truth)}
+
+
 def reconstruct(args: argparse.Namespace, train: list[Structure], test: list[Structure]) -> dict:
     # No latent prior is needed to encode and decode; the Gaussian is there without fitting one.
     model = CdvaeSampler(CdvaeSamplerSettings(prior="gaussian"), args.model)
@@ -247,7 +256,7 @@ def other_of(sizes: Sequence[int], rng: np.random.Generator) -> np.ndarray:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("parts", nargs="+", choices=["generate", "predict", "reconstruct"])
+    parser.add_argument("parts", nargs="+", choices=["generate", "predict", "chance", "reconstruct"])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)

@@ -29,11 +29,15 @@ BENCHMARKS = {
 def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any], dict[str, Any]]:
     torch.serialization.add_safe_globals([torch.torch_version.TorchVersion])
     stored = torch.load(path, map_location="cpu", weights_only=True)
-    card = dict(stored["card"])
-    # The folders of the run say nothing to anyone else.
-    card["command"] = re.sub(r"(--data|--out) \S*/", r"\1 WORK/", card["command"])
+    return stored["weights"], stored["settings"], cleaned(stored["card"])
+
+
+def cleaned(card: dict[str, Any]) -> dict[str, Any]:
+    """The card of a run, and of the one it started from, without folders: they say nothing to anyone else."""
+    card = dict(card)
+    card["command"] = re.sub(r"(--data|--out|--start) \S*/", r"\1 WORK/", card["command"])
     card["environment"] = {k: str(v) for k, v in card["environment"].items()}
-    return stored["weights"], stored["settings"], card
+    return card | ({"start": cleaned(card["start"])} if "start" in card else {})
 
 
 def halves(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -57,6 +61,7 @@ def main() -> None:
         "orbits": orbit_known["network"],
         "lattice_scale": orbit_known["lattice_scale"],
         "elements": known["elements"],
+        "like": known.get("like", []),
     }
     weights = {f"sites.{k}": v for k, v in sites.items()} | {f"orbits.{k}": v for k, v in orbits.items()}
     card = {"data": DATA, "sites": site_card, "orbits": orbit_card}

@@ -91,6 +91,11 @@ def write_templates(data: Path, out: Path, max_atoms: int) -> None:
 
 
 def read_templates(path: Path, without: set[str]) -> list[Template]:
+    return [made for _, made in named_templates(path, without)]
+
+
+def named_templates(path: Path, without: set[str]) -> list[tuple[str, Template]]:
+    """Templates with their formulas, those of some formulas left out; home is JARVIS-SC."""
     out = []
     for line in path.open():
         row = json.loads(line)
@@ -99,7 +104,8 @@ def read_templates(path: Path, without: set[str]) -> list[Template]:
         c = row["crystal"]
         sites = tuple(Site(s["letter"], s["element"], tuple(s["parameters"])) for s in c["sites"])
         crystal = Described(c["number"], sites, tuple(c["lattice"]))
-        out.append(Template(row["id"], crystal, *prototype_of(crystal)))
+        home = row["key"].split("/")[0] == SOURCES[0]
+        out.append((row["formula"], Template(row["id"], crystal, *prototype_of(crystal), home=home)))
     return out
 
 

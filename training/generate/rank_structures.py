@@ -1,11 +1,13 @@
 """Structure prediction ranked by votes and energy, on the JARVIS-SC formulas.
 
-    python training/generate/rank_structures.py --data DATA --templates T.jsonl --split val --first 10 --out val.json
+    python training/generate/rank_structures.py --data DATA --templates T.jsonl --split val --order train.safetensors \
+        --out val.json
     python training/generate/rank_structures.py --data DATA --templates T.jsonl --split test --out test.json
 
-Candidates and ranking are those of `onnes generate --ranked` (`onnes.generate.ranking`). Beside both sources together:
-the generator alone and prototype substitution alone, ranked in the same way. The scale of the energy was chosen on
-ten validation rows. Candidates are kept line by line beside --out (.jsonl); rerun to resume.
+Candidates and ranking are those of `onnes generate --ranked --like jarvis` (`onnes.generate.ranking`). Beside both
+sources together: the generator alone and prototype substitution alone, ranked in the same way. The scale of the energy
+was chosen on the validation rows, with the order of prototypes that was trained without them (prototype_order.py).
+Candidates are kept line by line beside --out (.jsonl); rerun to resume. --seed is that of the draws.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from prototypes import MATCHERS, read_templates, split_of, structure_of
 
 from onnes.generate.asked import SamplerSettings
+from onnes.generate.evidence import PrototypeOrder
 from onnes.generate.prototypes import Templates
 from onnes.generate.ranking import DRAWS, SCALE, Candidate, candidates, merged, ranked, with_energies
 from onnes.generate.shares import share
@@ -33,7 +36,7 @@ from onnes.generate.site_sampling import Wish
 from onnes.generate.symmetric import SymmetricSampler
 from onnes.learn.features import FrozenPotential
 
-SCALES = (math.inf, 0.4, 0.2, 0.1, 0.05, 0.025, 0.0)
+SCALES = (math.inf, 0.8, 0.4, 0.2, 0.1, 0.05, 0.0)
 SOURCES = {"substitution": {"drawn": 0.0}, "generator": {"substituted": 0.0}, "both": {}}
 
 
@@ -98,6 +101,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--templates", type=Path, required=True)
     parser.add_argument("--split", choices=("val", "test"), required=True)
+    parser.add_argument("--order", type=Path, help="other trees than the shipped ones")
+    parser.add_argument("--like", default="jarvis")
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, help="only so many rows")
     parser.add_argument(
         "--backwards", action="store_true", help="for a second process; join the .jsonl files"
@@ -121,6 +127,8 @@ def main() -> None:
         "candidates": sum(len(x["candidates"]) for x in lines) / len(lines),
         "mean_cpu_s": {k: sum(x["cpu_s"][k] for x in lines) / len(lines) for k in ("candidates", "energies")},
         "scale_eV_atom": SCALE,
+        "seed": args.seed,
+        "like": args.like,
         "lowest": lowest(lines),
         "match": scored(lines),
     }
@@ -134,12 +142,13 @@ def work(args: argparse.Namespace, rows: list[dict[str, Any]], cache: Path) -> N
     splits = ("val", "test") if args.split == "val" else ("test",)
     held = {r["formula"] for s in splits for r in split_of(args.data, s)}
     known = Templates(read_templates(args.templates, held))
-    sampler = SymmetricSampler(SamplerSettings())
-    potential = FrozenPotential()
+    sampler = SymmetricSampler(SamplerSettings(like=args.like))
+    source = sampler.wish.source
+    potential, order = FrozenPotential(), PrototypeOrder(args.order)
     for row in rows:
         began = time.process_time()
-        sampler.wish = Wish(formula=formula_of(row))
-        found = candidates(sampler, known, draws=DRAWS)
+        sampler.wish = Wish(formula=formula_of(row), source=source)
+        found = candidates(sampler, known, seed=args.seed, draws=DRAWS, order=order)
         proposed = time.process_time()
         found = with_energies(found, potential)
         cpu = {"candidates": proposed - began, "energies": time.process_time() - proposed}

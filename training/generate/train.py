@@ -6,6 +6,8 @@ Models: ``joint`` (lattice, coordinates and types together), ``orbits`` (lattice
 space group), ``sites`` (space group, Wyckoff letters and elements). FILE.npz is packed by crystals.py. Pre-
 training draws every crystal alike; in the last fifth the electron-phonon crystals are drawn eight times as
 often as the others, those with Tc above 5 K forty times (up-sampling of the rare ones, after seed paper 002).
+``--tell-source`` (sites, with ``--start``) adds the data set as a condition: one vector for each data set is learned.
+All other weights stay as they are, and so does what is drawn without it. Data sets are drawn as SHARES says.
 DIR gets last.pt every two minutes, log.jsonl, and at the end weights.pt with everything that pack.py needs.
 Needs torch and numpy only.
 """
@@ -33,12 +35,20 @@ from onnes.nets.sites import SiteSettings
 
 #: Sources of the electron-phonon crystals in a packed file.
 EPH = (1, 2)
+#: Names of the sources in a packed file, as they are asked for, and their shares of the draws with --tell-source.
+LIKE = ("mp", "alexandria", "jarvis", "experiment", "bete-net")
+SHARES = (0.15, 0.15, 0.5, 0.1, 0.1)
 
 
-def weigh(groups: Groups) -> None:
-    """Weights of the last part of the training."""
+def weigh(groups: Groups, by_source: bool) -> None:
+    """Weights of the last part of the training, and of all of it where sources are told."""
+    source = torch.cat([g["source"] for g in groups.values()])
     for group in groups.values():
         group["tuned_weight"] = last_weights(group["source"], group["log_tc"])
+        if by_source:
+            count = torch.bincount(source, minlength=len(SHARES)).clamp(min=1)
+            share = torch.tensor(SHARES, device=source.device) / count * len(source)
+            group["weight"] = group["tuned_weight"] = share[group["source"]]
 
 
 def last_weights(source: torch.Tensor, log_tc: torch.Tensor) -> torch.Tensor:
@@ -53,12 +63,13 @@ def build(args: argparse.Namespace) -> tuple[torch.nn.Module, Groups, Groups, di
     load = {"joint": load_groups, "orbits": load_frames, "sites": load_sites}[args.model]
     train, val = (load(args.data, split, args.device) for split in ("train", "val"))
     if args.model == "sites":
-        sites = SiteSettings(hidden=args.hidden, layers=args.layers, dropout=args.dropout)
+        told = len(LIKE) if args.tell_source else 0
+        sites = SiteSettings(hidden=args.hidden, layers=args.layers, dropout=args.dropout, sources=told)
         arrays = read_packed(args.data, "train")
         trained = torch.as_tensor(arrays["types"][train_atoms(arrays)].astype(int)).unique()
         features = torch.as_tensor(arrays["element_features"])
         module = SiteLoss(sites, features, trained, shuffle=not args.canonical)
-        return module, train, val, {"network": sites.as_dict()}
+        return module, train, val, {"network": sites.as_dict(), "like": list(LIKE[:told])}
     net = DenoiserSettings(
         hidden=args.hidden,
         layers=args.layers,
@@ -95,6 +106,9 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--start", type=Path, help="begin from these weights.pt, for another round")
+    parser.add_argument("--warmup", type=int, default=500)
+    parser.add_argument("--ema", type=float, default=0.9995)
+    parser.add_argument("--tell-source", action="store_true", help="sites: the data set is a condition")
     parser.add_argument("--half", action="store_true", help="messages in bfloat16")
     args = parser.parse_args()
     torch.manual_seed(args.seed)
@@ -103,13 +117,20 @@ def main() -> None:
     else:
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     module, train, val, known = build(args)
+    first_round = {}
     if args.start:
-        start = torch.load(args.start, map_location="cpu", weights_only=True)["weights"]
-        module.net.load_state_dict({name: value.float() for name, value in start.items()})
+        torch.serialization.add_safe_globals([torch.torch_version.TorchVersion])
+        stored = torch.load(args.start, map_location="cpu", weights_only=True)
+        start, first_round = stored["weights"], {"start": stored["card"]}
+        # A condition that the first round did not have starts at zero.
+        new = {k: v for k, v in module.net.state_dict().items() if args.tell_source and k not in start}
+        module.net.load_state_dict({name: value.float() for name, value in start.items()} | new)
+        for name, parameter in module.net.named_parameters():
+            parameter.requires_grad_(not args.tell_source or name in new)
     module.to(args.device).train()
     if args.half and args.model != "sites":
         module.net.in_half = True
-    weigh(train)
+    weigh(train, args.tell_source)
     count = {
         name: sum(len(g["weight"]) for g in groups.values())
         for name, groups in (("train", train), ("val", val))
@@ -125,6 +146,8 @@ def main() -> None:
         weight_decay=args.weight_decay,
         tuned=args.tuned,
         every=args.every,
+        warmup=args.warmup,
+        ema=args.ema,
         seed=args.seed,
         checks=30 if args.model == "sites" else 10,
         # Symbols are soon learnt by heart. Of the free parameters, too, the validation loss rises in the end, but
@@ -152,6 +175,7 @@ def main() -> None:
             "python": platform.python_version(),
             "device": torch.cuda.get_device_name() if args.device == "cuda" else "cpu",
         },
+        **first_round,
     }
     temporary = args.out / "weights.tmp"
     # Half precision: what is shipped, too.

@@ -36,6 +36,12 @@ def generate(
         "--steps",
         help="Sampling steps; fewer are faster and rougher. The model's own number by default.",
     ),
+    like: str = typer.Option(
+        "",
+        "--like",
+        help="Crystals of the kind that this training data set holds: mp, alexandria, jarvis, experiment, bete-net "
+        "(symmetric only).",
+    ),
     ranked: bool = typer.Option(
         False,
         "--ranked",
@@ -65,6 +71,7 @@ def generate(
         target_tc=target_tc,
         guidance=guidance,
         temperature=temperature,
+        like=like.strip(),
     )
     if ranked or substituted:
         if settings.model != "symmetric":

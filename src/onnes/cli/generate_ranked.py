@@ -76,7 +76,7 @@ def _substituted(wish: Wish, known: Templates | None) -> list[Candidate]:
     from onnes.generate.ranking import Candidate, fitting
 
     guesses = fitting(wish, known) if known is not None else []
-    return [Candidate(g.crystal.primitive(), 0.0, g.share) for g in guesses]
+    return [Candidate(g.crystal.primitive(), 0.0, chance) for g, chance in guesses]
 
 
 def _ranked(found: list[Candidate]) -> list[Candidate]:
@@ -92,7 +92,9 @@ def _ranked(found: list[Candidate]) -> list[Candidate]:
 def _templates(path: Path, formula: str) -> Templates:
     """Templates with the amounts of the formula; others can never be asked for."""
     from onnes.errors import CrystalError
+    from onnes.generate.evidence import HOME
     from onnes.generate.prototypes import Templates, template
+    from onnes.generate.ranking import learned
 
     def made() -> Iterator[Any]:
         wanted, count = _amounts(_formula(formula)), 0
@@ -103,14 +105,29 @@ def _templates(path: Path, formula: str) -> Templates:
             if _amounts(Counter(s.specie.symbol for s in structure)) != wanted:
                 continue
             try:
-                yield template(crystal.id, structure)
+                yield template(crystal.id, structure, home=_home(crystal))
             except CrystalError:
                 continue
             count += 1
             if count % 500 == 0:
                 typer.echo(f"{count} templates", err=True)
 
-    return Templates(made())
+    found = Templates(made())
+    if not learned(found):
+        typer.echo(
+            f"{found.at_home} of {len(found)} templates come from {HOME[0]}: in the order of votes, not of what was "
+            "learned from it",
+            err=True,
+        )
+    return found
+
+
+def _home(crystal: Any) -> bool:
+    """Whether a template is of JARVIS-SC: the record says so, or the name of its file."""
+    from onnes.generate.evidence import HOME
+
+    file = Path(crystal.source.split("#")[0]).name.split(".")[0]
+    return crystal.meta.get("data_set", file) in HOME
 
 
 def _formula(formula: str) -> dict[str, float]:

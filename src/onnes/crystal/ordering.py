@@ -112,9 +112,8 @@ def _fill(
         for (frac, site), name in zip(place, names, strict=True):
             if name:
                 fixed.append(Site(frac, [(_pick(site, name), 1.0)], site.label))
-    return Parsed(
-        lattice, fixed, parsed.block, parsed.labels, parsed.record_id, [*parsed.flags, "ordered-model"]
-    )
+    flags = [*parsed.flags, "ordered-model"]
+    return Parsed(lattice, fixed, parsed.block, parsed.labels, parsed.record_id, flags, parsed.data_set)
 
 
 def _pick(site: Site, symbol: str) -> Species:

@@ -119,6 +119,8 @@ class Parsed:
         The id the file gives.
     flags : list of str
         Remarks of the parser.
+    data_set : str
+        Where the file says that the crystal comes from (``source`` of a record).
     """
 
     lattice: np.ndarray
@@ -127,6 +129,7 @@ class Parsed:
     labels: dict[str, float] = field(default_factory=dict)
     record_id: str = ""
     flags: list[str] = field(default_factory=list)
+    data_set: str = ""
 
 
 @dataclass

@@ -37,7 +37,8 @@ class Crystal:
     meta : dict
         Optional keys: ``isotopes`` {site index: mass in u}, ``oxidation_states`` [one a site], ``flags``
         (list of ``slab``, ``chain``, ``molecule``, ``made-periodic``, ``ordered-model``), ``labels`` {name:
-        number}, ``record_id``, ``ordering`` (how a disordered crystal was ordered).
+        number}, ``record_id``, ``data_set`` (``source`` of a record), ``ordering`` (how a disordered crystal was
+        ordered).
     """
 
     id: str
@@ -247,6 +248,7 @@ def _gate(parsed: Parsed, limits: Limits, order_disorder: bool = False) -> tuple
         "flags": remarks,
         "labels": parsed.labels,
         "record_id": parsed.record_id,
+        "data_set": parsed.data_set,
     }
     return structure, {**meta, **{k: v for k, v in optional.items() if v}}
 

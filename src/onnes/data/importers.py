@@ -199,7 +199,9 @@ def _structures(paths: list[Path], source: str) -> Iterator[Record | BadInput]:
 
 
 def _from_crystal(crystal: Any, source: str) -> Record:
-    kept = {key: value for key, value in crystal.meta.items() if key not in ("labels", "record_id")}
+    kept = {
+        key: value for key, value in crystal.meta.items() if key not in ("labels", "record_id", "data_set")
+    }
     if "isotopes" in kept:  # JSON has no integer keys
         kept["isotopes"] = {str(site): mass for site, mass in kept["isotopes"].items()}
     kept["file"] = crystal.source

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,6 +48,8 @@ class SamplerSettings:
     guidance : float
         Classifier-free guidance towards the target (Ho & Salimans, arXiv:2207.12598): 0 samples the
         conditioned model, w extrapolates w times further away from the unconditioned one. Doubles the cost.
+    like : str
+        Training data set whose kind of crystal is wanted (``symmetric`` only); empty for any.
     """
 
     model: str = MODELS[0]
@@ -61,6 +63,7 @@ class SamplerSettings:
     space_group: int | None = None
     target_tc: float | None = None
     guidance: float = 0.0
+    like: str = ""
 
     def __post_init__(self) -> None:
         if self.model not in MODELS:
@@ -80,6 +83,10 @@ class SamplerSettings:
         if self.space_group is not None and self.model != "symmetric":
             raise SettingsError(
                 "no-space-group", f"model {self.model} cannot keep a space group; use --model symmetric"
+            )
+        if self.like and self.model != "symmetric":
+            raise SettingsError(
+                "no-data-set", f"model {self.model} cannot be asked for a data set; use --model symmetric"
             )
         if self.space_group is not None and not 1 <= self.space_group <= 230:
             raise SettingsError("bad-setting", f"space group {self.space_group} is not one of 1 to 230")
@@ -149,7 +156,9 @@ def amounts(formula: str, trained: Iterable[int], most: int) -> dict[int, int]:
     return dict(sorted(out.items()))
 
 
-def wish_of(settings: SamplerSettings, trained: Iterable[int], most: int) -> Wish:
+def wish_of(
+    settings: SamplerSettings, trained: Iterable[int], most: int, sources: Sequence[str] = ()
+) -> Wish:
     """The conditions by atomic numbers.
 
     Parameters
@@ -158,11 +167,14 @@ def wish_of(settings: SamplerSettings, trained: Iterable[int], most: int) -> Wis
     trained : iterable of int
     most : int
         Largest number of atoms of the model.
+    sources : sequence of str
+        Data sets that the model can be asked for.
 
     Raises
     ------
     SettingsError
-        As `allowed_elements` and `amounts`; ``cannot-fill`` when the number of atoms is out of reach.
+        As `allowed_elements` and `amounts`; ``cannot-fill`` when the number of atoms is out of reach;
+        ``unknown-data-set``.
     """
     known = set(trained)
     formula = amounts(settings.formula, known, most) if settings.formula else {}
@@ -176,6 +188,11 @@ def wish_of(settings: SamplerSettings, trained: Iterable[int], most: int) -> Wis
             "cannot-fill",
             f"{settings.atoms} atoms cannot be made: 1 to {most}, multiples of {unit} for this composition",
         )
+    if settings.like and settings.like not in sources:
+        raise SettingsError(
+            "unknown-data-set",
+            f"{settings.like!r} is not one of {', '.join(sources) or 'none, for these weights'}",
+        )
     return Wish(
         elements=frozenset() if formula else allowed,
         formula=formula,
@@ -184,4 +201,5 @@ def wish_of(settings: SamplerSettings, trained: Iterable[int], most: int) -> Wis
         log_tc=None if settings.target_tc is None else math.log10(settings.target_tc),
         guidance=settings.guidance,
         temperature=settings.temperature,
+        source=1 + list(sources).index(settings.like) if settings.like else 0,
     )

@@ -34,6 +34,10 @@ Floats = NDArray[np.float64]
 
 #: Of the votes, in units of the distance between elements.
 TEMPERATURE = 0.05
+#: At which votes are kept as `Evidence`, and the distance to a template that does not exist.
+TEMPERATURES, FAR = (0.03, 0.05, 0.1, 0.2, 0.4), 9.0
+#: Guesses of each kind that `pool` keeps.
+POOL = 8
 #: More elements than this have too many assignments to try.
 MAX_ELEMENTS = 6
 _MAX_Z = 103
@@ -69,12 +73,37 @@ class Template:
     prototype : Prototype
     orders : tuple of tuple of str
         Element of each label; several where exchanging elements gives the same prototype (NaCl).
+    home : bool
+        Whether it comes from the data set whose like is looked for; see `Evidence`.
     """
 
     id: str
     crystal: Described
     prototype: Prototype
     orders: tuple[tuple[str, ...], ...]
+    home: bool = False
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What templates say about one prototype with one assignment of elements.
+
+    Two rows: all templates, and those of the ``home`` data set alone. What a data set holds is a choice (metals with a
+    high Debye temperature, say), and its own crystals tell that choice.
+
+    Attributes
+    ----------
+    votes : float array, shape (2, 5)
+        Sums of ``exp(-d / T)`` for each T of `TEMPERATURES`.
+    nearest : (float, float)
+        Distance to the nearest template; `FAR` where there is none.
+    home : int
+        Templates of the home data set with this prototype.
+    """
+
+    votes: Floats
+    nearest: tuple[float, float]
+    home: int
 
 
 @dataclass(frozen=True)
@@ -91,6 +120,7 @@ class Guess:
         Mean distance between exchanged elements per atom.
     share : float
         Of all votes.
+    evidence : Evidence
     """
 
     crystal: Described
@@ -98,6 +128,7 @@ class Guess:
     template: str
     distance: float
     share: float
+    evidence: Evidence
 
 
 def prototype_of(crystal: Described) -> tuple[Prototype, tuple[tuple[str, ...], ...]]:
@@ -146,7 +177,7 @@ def _labellings(count: Mapping[str, int]) -> Iterable[tuple[str, ...]]:
     return (tuple(e for part in parts_ for e in part) for parts_ in product(*parts))
 
 
-def template(id: str, structure: Structure, symprec: float = 0.01) -> Template:
+def template(id: str, structure: Structure, symprec: float = 0.01, *, home: bool = False) -> Template:
     """Make a template of a structure.
 
     Parameters
@@ -155,6 +186,8 @@ def template(id: str, structure: Structure, symprec: float = 0.01) -> Template:
     structure : pymatgen Structure
     symprec : float
         Tolerance of the symmetry search in A.
+    home : bool
+        As `Template.home`.
 
     Returns
     -------
@@ -171,7 +204,7 @@ def template(id: str, structure: Structure, symprec: float = 0.01) -> Template:
         raise CrystalError(
             "too-many-elements", f"{crystal.formula}: templates have at most {MAX_ELEMENTS} elements"
         )
-    return Template(id, crystal, *prototype_of(crystal))
+    return Template(id, crystal, *prototype_of(crystal), home=home)
 
 
 @lru_cache(maxsize=1)
@@ -280,6 +313,11 @@ class Templates:
     def __len__(self) -> int:
         return sum(len(rows) for group in self._rows.values() for rows in group.values())
 
+    @property
+    def at_home(self) -> int:
+        """Templates of the home data set."""
+        return sum(t.home for t in self)
+
     def of(self, amounts: tuple[int, ...]) -> Mapping[Prototype, list[Template]]:
         """Templates with these amounts (falling), by prototype."""
         return self._rows.get(amounts, {})
@@ -294,6 +332,7 @@ class _Candidate:
     distance: float
     template: Template
     exchange: dict[str, str]
+    evidence: Evidence
 
 
 def substitute(composition: str | Mapping[str, float], templates: Templates, k: int = 6) -> list[Guess]:
@@ -319,6 +358,43 @@ def substitute(composition: str | Mapping[str, float], templates: Templates, k: 
     SettingsError
         ``bad-composition`` for an unknown element, amounts that are not whole, or too many elements.
     """
+    found, total = _found(composition, templates)
+    found.sort(key=lambda c: (-c.votes, c.distance, c.template.id))
+    return [_guess(c, templates, total) for c in found[:k]]
+
+
+def pool(composition: str | Mapping[str, float], templates: Templates) -> tuple[list[Guess], Floats]:
+    """Guesses that are worth a closer look, and the evidence of all.
+
+    Parameters
+    ----------
+    composition, templates
+        As for `substitute`.
+
+    Returns
+    -------
+    list of Guess
+        The `POOL` with most votes at a low and at a high temperature and among templates of the home data set; most
+        votes first.
+    ndarray, shape (2, 5)
+        Votes of all guesses together, as in `Evidence`.
+
+    Raises
+    ------
+    CrystalError, SettingsError
+        As for `substitute`.
+    """
+    found, total = _found(composition, templates)
+    found.sort(key=lambda c: (-c.votes, c.distance, c.template.id))
+    votes = np.array([c.evidence.votes for c in found])
+    kept: set[int] = set()
+    for row, column in ((0, 1), (0, 3), (1, 2)):
+        kept |= set(np.argsort(-votes[:, row, column], kind="stable")[:POOL].tolist())
+    return [_guess(found[i], templates, total) for i in sorted(kept)], votes.sum(axis=0)
+
+
+def _found(composition: str | Mapping[str, float], templates: Templates) -> tuple[list[_Candidate], float]:
+    """All candidates and the sum of their votes."""
     amounts = _amounts(composition)
     falling = tuple(sorted(amounts.values(), reverse=True))
     groups = templates.of(falling)
@@ -326,9 +402,7 @@ def substitute(composition: str | Mapping[str, float], templates: Templates, k: 
         raise CrystalError("no-template", f"no template has the amounts {falling} of {composition}")
     targets = list(_labellings(amounts))
     found = [c for p, rows in groups.items() for c in _candidates(p, rows, targets, templates)]
-    total = sum(c.votes for c in found)
-    found.sort(key=lambda c: (-c.votes, c.distance, c.template.id))
-    return [_guess(c, templates, total) for c in found[:k]]
+    return found, sum(c.votes for c in found)
 
 
 def _amounts(composition: str | Mapping[str, float]) -> dict[str, int]:
@@ -358,6 +432,7 @@ def _candidates(
     first = rows[0].orders[0]
     same = [[first.index(e) for e in order] for order in rows[0].orders]
     known = np.array([[z[e] for e in t.orders[0]] for t in rows])
+    home = np.array([t.home for t in rows])
     weights = np.array(prototype.amounts) / sum(prototype.amounts)
     out, done = [], set()
     for target in targets:
@@ -372,8 +447,17 @@ def _candidates(
         by = same[int(d[:, at].argmin())]
         exchange = {rows[at].orders[0][s]: e for s, e in zip(by, target, strict=True)}
         votes = float(np.exp(-nearest / templates.temperature).sum())
-        out.append(_Candidate(prototype, votes, float(nearest[at]), rows[at], exchange))
+        seen = _evidence(nearest, home)
+        out.append(_Candidate(prototype, votes, float(nearest[at]), rows[at], exchange, seen))
     return out
+
+
+def _evidence(nearest: Floats, home: NDArray[np.bool_]) -> Evidence:
+    each = np.exp(-nearest[:, None] / np.array(TEMPERATURES))
+    least = float(nearest[home].min()) if home.any() else FAR
+    return Evidence(
+        np.stack([each.sum(axis=0), each[home].sum(axis=0)]), (float(nearest.min()), least), int(home.sum())
+    )
 
 
 def _guess(candidate: _Candidate, templates: Templates, total: float) -> Guess:
@@ -392,4 +476,5 @@ def _guess(candidate: _Candidate, templates: Templates, total: float) -> Guess:
         candidate.template.id,
         candidate.distance,
         candidate.votes / total if total > 0 else 0.0,
+        candidate.evidence,
     )

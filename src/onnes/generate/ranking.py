@@ -1,9 +1,10 @@
 """Structure prediction: candidates for a composition, ranked by votes and energy.
 
-Candidates come from the symmetric generator (frames drawn most often) and from prototype substitution (most votes).
-Either says how usual a structure is among compounds like this one, and not what it costs; a potential says what it
-costs, and not what is made. Both together: ``log(votes) - energy / SCALE``, Bayes' rule with the votes as the prior and
-a Boltzmann factor whose width stands for everything that an energy at 0 K does not decide.
+Candidates come from the symmetric generator (frames drawn most often) and from prototype substitution (in the learned
+order of `onnes.generate.evidence`, or by votes). Each says how usual a structure is among compounds like this one, and
+not what it costs; a potential says what it costs, and not what is made. Both together: ``log(votes) - energy / SCALE``,
+Bayes' rule with the votes as the prior and a Boltzmann factor whose width stands for everything that an energy at 0 K
+does not decide.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from onnes.crystal.families import constrain
 from onnes.crystal.wyckoff import LETTERS, Described, Site
 from onnes.crystal.wyckoff_table import wyckoff_positions
 from onnes.errors import CrystalError, SettingsError
+from onnes.generate.evidence import FEWEST, PrototypeOrder
 from onnes.generate.orbits import Frame
 from onnes.generate.prototypes import Guess, Templates, prototype_of, substitute
 from onnes.generate.site_sampling import Wish
@@ -60,7 +62,7 @@ class Candidate:
     ----------
     structure : pymatgen Structure
     drawn, substituted : float
-        Share of the generator's draws, and of the votes of the templates.
+        Share of the generator's draws; chance that prototype substitution gives it (`fitting`).
     energy_eV_atom : float
         NaN before `with_energies`.
     """
@@ -110,7 +112,12 @@ def key_of(frame: Frame) -> tuple[Any, ...]:
 
 
 def candidates(
-    sampler: SymmetricSampler, templates: Templates | None = None, *, seed: int = 0, draws: int = DRAWS
+    sampler: SymmetricSampler,
+    templates: Templates | None = None,
+    *,
+    seed: int = 0,
+    draws: int = DRAWS,
+    order: PrototypeOrder | None = None,
 ) -> list[Candidate]:
     """Propose crystals of the composition that the sampler was asked for.
 
@@ -122,6 +129,8 @@ def candidates(
         Known crystals for prototype substitution. Where it proposes the same frame as the generator, the crystal is the
         template's.
     seed, draws : int
+    order : PrototypeOrder, optional
+        As for `fitting`.
 
     Returns
     -------
@@ -137,10 +146,10 @@ def candidates(
     if not wish.formula:
         raise SettingsError("no-formula", "candidates are ranked for one composition; give --formula")
     found: dict[Any, dict[str, Any]] = {}
-    for guess in fitting(wish, templates) if templates is not None else []:
+    for guess, chance in fitting(wish, templates, order=order) if templates is not None else []:
         frame = frame_of(guess.crystal)
         if frame.n_atoms <= sampler.sites.net.settings.max_atoms:
-            new = {"frame": frame, "drawn": 0.0, "substituted": guess.share}
+            new = {"frame": frame, "drawn": 0.0, "substituted": chance}
             found.setdefault(key_of(frame), new | {"structure": guess.crystal.primitive()})
     for drawn in sampler.symbols([wish] * draws, seed):
         new = {"frame": drawn.frame, "drawn": 0.0, "substituted": 0.0, "structure": None}
@@ -154,7 +163,9 @@ def candidates(
     return [Candidate(c["structure"], c["drawn"], c["substituted"]) for c in chosen]
 
 
-def fitting(wish: Wish, templates: Templates, k: int = GUESSES) -> list[Guess]:
+def fitting(
+    wish: Wish, templates: Templates, k: int = GUESSES, *, order: PrototypeOrder | None = None
+) -> list[tuple[Guess, float]]:
     """Guesses of prototype substitution with the composition, space group and number of atoms asked for.
 
     Parameters
@@ -164,22 +175,33 @@ def fitting(wish: Wish, templates: Templates, k: int = GUESSES) -> list[Guess]:
     templates : Templates
     k : int
         Guesses looked at; fewer may fit.
+    order : PrototypeOrder, optional
+        Other than the shipped one.
 
     Returns
     -------
-    list of Guess
-        Most votes first; empty where no template has these amounts.
+    list of (Guess, float)
+        With the chance of each, best first: the learned one where the templates hold `FEWEST` of the home data set, for
+        which it was trained, otherwise the share of the votes. Empty where no template has these amounts.
     """
     name = "".join(f"{chemical_symbols[z]}{a}" for z, a in wish.formula.items())
     try:
-        guesses = substitute(name, templates, k)
+        if learned(templates):
+            guesses = (order or PrototypeOrder()).guesses(name, templates, k)
+        else:
+            guesses = [(g, g.share) for g in substitute(name, templates, k)]
     except CrystalError:
         return []
     return [
-        g
-        for g in guesses
+        (g, chance)
+        for g, chance in guesses
         if wish.group in (None, g.crystal.number) and wish.atoms in (None, frame_of(g.crystal).n_atoms)
     ]
+
+
+def learned(templates: Templates) -> bool:
+    """Whether the learned order is used: it needs templates of the data set that it was trained for."""
+    return templates.at_home >= FEWEST
 
 
 def _worth(found: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from onnes.generate.groups import Arrays, Group, Groups, read_packed
 from onnes.nets.sites import MAX_Z, N_LETTERS, NEVER, Asked, SiteSettings, SiteTransformer, position_table
 
-#: Share of crystals whose Tc (and, separately, stability) is hidden.
+#: Share of crystals whose Tc (and, separately, stability and source) is hidden.
 HIDE = 0.25
 #: Shares with composition, else with the set of elements, and with the space group, asked.
 COMPOSED, LISTED, GROUPED = 0.5, 0.5, 0.3
@@ -159,7 +159,7 @@ def hide(batch: Group, letters: Tensor, kinds: Tensor, net: SiteTransformer, com
     """Conditions of training crystals, each hidden at random."""
     group = batch["group"]
     b, device = len(group), group.device
-    chance = torch.rand(5, b, device=device)
+    chance = torch.rand(6, b, device=device)
     full = composition(net, batch["n"], group, letters, kinds)
     listed = ~composed & (chance[1] < LISTED)
     # The set asked for holds what is there and, often, elements that are not used.
@@ -171,6 +171,7 @@ def hide(batch: Group, letters: Tensor, kinds: Tensor, net: SiteTransformer, com
         group.masked_fill(chance[4] > GROUPED, 0),
         full * composed[:, None],
         allowed * listed[:, None],
+        (batch["source"] + 1).masked_fill(chance[5] < HIDE, 0) if "source" in batch else None,
     )
 
 

@@ -36,6 +36,10 @@ class Wish:
     guidance : float
         Weight of classifier-free guidance towards the Tc.
     temperature : float
+    source : int
+        1 + the number of the data set that the crystal is to be like; 0 for any.
+    stable : int
+        1 dynamically stable, 2 not, 0 either.
     """
 
     elements: frozenset[int] = frozenset()
@@ -45,6 +49,8 @@ class Wish:
     log_tc: float | None = None
     guidance: float = 0.0
     temperature: float = 1.0
+    source: int = 0
+    stable: int = 1
 
     @property
     def unit(self) -> int:
@@ -279,4 +285,6 @@ class SiteSampler:
             if s.wish.log_tc is not None and not hidden_tc:
                 log_tc[i] = s.wish.log_tc
         group = torch.tensor([s.wish.group or 0 for s in states])
-        return Asked(log_tc, torch.ones(b, dtype=torch.long), group, composition, elements)
+        stable = torch.tensor([s.wish.stable for s in states])
+        source = torch.tensor([s.wish.source for s in states])
+        return Asked(log_tc, stable, group, composition, elements, source)

@@ -40,7 +40,8 @@ class SymmetricSampler:
         self.settings = settings
         stored = self.checkpoint.settings
         network = SiteSettings(**stored["sites"])
-        self.wish = wish_of(settings, stored["elements"], network.max_atoms)
+        sources = stored.get("like", ())
+        self.wish = wish_of(settings, stored["elements"], network.max_atoms, sources)
         self.sites = SiteSampler(self._site_net(network), stored["elements"])
         self.sites.check(self.wish)
         self.orbits = OrbitSampler(

@@ -39,6 +39,8 @@ class SiteSettings:
     max_atoms : int
         Of the primitive cell.
     dropout : float
+    sources : int
+        Data sets that a crystal can be asked to be like; 0 for a network without this condition.
     """
 
     hidden: int = 256
@@ -46,6 +48,7 @@ class SiteSettings:
     heads: int = 8
     max_atoms: int = 20
     dropout: float = 0.1
+    sources: int = 0
 
     def as_dict(self) -> dict[str, float | int]:
         """Return the settings as plain numbers, for the checkpoint."""
@@ -124,6 +127,8 @@ class Asked:
         Fractions; all zero where not asked.
     elements : Tensor, shape (B, MAX_Z + 1)
         1 for allowed; all zero where not asked.
+    source : Tensor of int, shape (B,), or None
+        1 + the number of the data set that the crystal is to be like; 0 not asked. None for nobody.
     """
 
     log_tc: Tensor
@@ -131,6 +136,7 @@ class Asked:
     group: Tensor
     composition: Tensor
     elements: Tensor
+    source: Tensor | None = None
 
 
 class Block(nn.Module):
@@ -184,6 +190,10 @@ class SiteTransformer(nn.Module):
         self.tc = nn.Sequential(nn.Linear(2, size), nn.SiLU(), nn.Linear(size, size))
         self.stable = nn.Embedding(3, size)
         self.asked_group = nn.Embedding(N_GROUPS, size)
+        if settings.sources:
+            # Zero at first, and for nobody always: a network trained without the condition is what it was.
+            self.like = nn.Embedding(settings.sources + 1, size, padding_idx=0)
+            nn.init.zeros_(self.like.weight)
         wide = MAX_Z + 2 + 2 * N_FEATURES
         self.composition = nn.Sequential(nn.Linear(wide, size), nn.SiLU(), nn.Linear(size, size))
         self.allowed = nn.Sequential(nn.Linear(MAX_Z + 2, size), nn.SiLU(), nn.Linear(size, size))
@@ -276,6 +286,8 @@ class SiteTransformer(nn.Module):
         x = torch.cat([head, pairs.reshape(b, 2 * s, -1)], dim=1)
         whole = self.group(group)[:, None] * (torch.arange(3 + 2 * s, device=n.device) >= 2)[None, :, None]
         x = x + whole + self.place.weight[: 3 + 2 * s]
+        if self.settings.sources and asked.source is not None:
+            x = x + self.like(asked.source)[:, None]
         x = self.drop(x)
         for block in self.blocks:
             x = block(x)

@@ -91,6 +91,8 @@ def _row(row: Any, name: str) -> Parsed | Problem:
     except OnnesError as error:
         return Problem(error, name, record_id)
     parsed.block, parsed.record_id = name, record_id
+    source = row.get("source")
+    parsed.data_set = source if isinstance(source, str) else ""
     return parsed
 
 
