@@ -182,9 +182,7 @@ def test_another_crystal_is_another_one_of_the_same_size():
 
 def test_the_script_measures_a_trained_model(packed, trained, tmp_path, monkeypatch):
     out = tmp_path / "found.json"
-    line = (
-        f"generate predict --data {packed[0]} --model {trained}/joint.safetensors --n 4 --steps 3 --out {out}"
-    )
+    line = f"generate predict chance --data {packed[0]} --model {trained}/joint.safetensors --n 4 --steps 3 --out {out}"
     monkeypatch.setattr(sys, "argv", ["benchmarks.py", *line.split()])
     benchmarks.main()
     found = json.loads(out.read_text())
@@ -196,6 +194,7 @@ def test_the_script_measures_a_trained_model(packed, trained, tmp_path, monkeypa
     # All crystals are the same perovskite: a substitution finds it wherever it puts A and B right.
     assert guessed["substitution"]["loose"]["match_rate_first"]["value"] == 1.0
     assert guessed["model"]["loose"]["match_rate_first"]["n"] == 4
+    assert found["chance"]["result"]["random_training_crystal"] == guessed["random_training_crystal"]
 
 
 def test_a_model_of_another_set_is_refused(packed, trained, tmp_path, monkeypatch):
