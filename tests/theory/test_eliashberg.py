@@ -45,12 +45,11 @@ def test_mesh_sums_smooth_functions(size):
         assert np.sum(points.weight * f(points.index.astype(float))) == pytest.approx(exact, rel=1e-6)
 
 
-@pytest.mark.slow
 def test_mesh_weights_are_positive_whatever_the_size():
     sizes = [
-        *range(97, 1200),
-        *range(1200, 4000, 7),
-        *np.random.default_rng(0).integers(3000, 10**8, 60).tolist(),
+        *range(97, 1200, 7),
+        *range(1200, 4000, 97),
+        *np.random.default_rng(0).integers(3000, 10**8, 12).tolist(),
     ]
     for size in sizes:
         points = mesh(int(size))
