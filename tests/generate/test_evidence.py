@@ -1,5 +1,8 @@
 """Learned order of prototype substitution: what it sees, and that it is used where it was trained for."""
 
+from dataclasses import replace
+from functools import lru_cache
+
 import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
@@ -18,16 +21,23 @@ def binary(group, a, one, two, frac):
     return Structure.from_spacegroup(group, Lattice.cubic(a), [one, two], [[0, 0, 0], frac])
 
 
+@lru_cache(maxsize=1)
+def described():
+    """Each halide in rock salt and in caesium chloride."""
+    return [
+        (
+            template(f"{a}{x}", binary(225, 6.0, a, x, [0.5, 0, 0])),
+            template(f"h{a}{x}", binary(221, 3.7, a, x, [0.5, 0.5, 0.5]), home=True),
+        )
+        for a in ALKALI
+        for x in HALOGEN
+    ]
+
+
 def known(home, repeat=1):
     """Halides in rock salt, and in caesium chloride where the home data set has them."""
-    made = []
-    for r in range(repeat):
-        for a in ALKALI:
-            for x in HALOGEN:
-                made.append(template(f"{a}{x}{r}", binary(225, 6.0, a, x, [0.5, 0, 0])))
-                if home:
-                    made.append(template(f"h{a}{x}{r}", binary(221, 3.7, a, x, [0.5, 0.5, 0.5]), home=True))
-    return Templates(made)
+    pairs = [pair if home else pair[:1] for pair in described()]
+    return Templates(replace(t, id=f"{t.id}-{r}") for r in range(repeat) for pair in pairs for t in pair)
 
 
 def test_evidence_counts_all_templates_and_those_at_home():

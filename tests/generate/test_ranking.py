@@ -56,8 +56,9 @@ def test_votes_energy_and_both_rank_differently():
     low = Candidate(caesium_chloride(), 0.05, 0.0, -3.10)
     assert ranked([low, usual], math.inf) == [usual, low]
     assert ranked([usual, low], 0.0) == [low, usual]
-    # ln(1.7 / 0.05) = 3.53: worth 0.1 eV/atom where the scale is below 0.0284 eV/atom.
-    assert ranked([usual, low], 0.027)[0] is low and ranked([usual, low], 0.030)[0] is usual
+    # A share of the draws counts 0.3: ln(1.07 / 0.015) = 4.27, worth 0.1 eV/atom where the scale is below 0.0234.
+    assert usual.votes == pytest.approx(1.07) and low.votes == pytest.approx(0.015)
+    assert ranked([usual, low], 0.022)[0] is low and ranked([usual, low], 0.025)[0] is usual
 
 
 def test_equal_crystals_become_one_with_their_votes_added():
@@ -186,7 +187,7 @@ def test_another_number_in_the_same_folder_is_refused_and_not_called_done(tmp_pa
     refused = substituted(out, templates, 2).exception
     assert isinstance(refused, InputError) and refused.code == "other-run" and "(n)" in refused.message
     assert len((out / "ranking.csv").read_text().splitlines()) == 2
-    assert substituted(tmp_path / "new", templates, 2).output.startswith("2 ")
+    assert substituted(tmp_path / "new", templates, 2).stdout.startswith("2 crystals")
 
 
 def test_what_was_mistyped_leaves_the_folder_free(tmp_path, templates):

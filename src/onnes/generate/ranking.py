@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 
     from onnes.generate.symmetric import SymmetricSampler
 
-#: eV/atom; chosen on ten validation rows of JARVIS-SC (training/generate/rank_structures.py).
-SCALE = 0.1
+#: eV/atom, and how much a share of the draws counts beside a chance of prototype substitution; both chosen on the 102
+#: validation rows of JARVIS-SC (training/generate/rank_structures.py).
+SCALE, DRAWN = 0.4, 0.3
 #: Draws of symbols whose shares are the generator's votes.
 DRAWS = 48
 #: Candidates of each source that are kept; all but the first need this share of its votes.
@@ -74,8 +75,8 @@ class Candidate:
 
     @property
     def votes(self) -> float:
-        """Both shares together."""
-        return self.drawn + self.substituted
+        """Both together, the generator's with the weight `DRAWN`."""
+        return DRAWN * self.drawn + self.substituted
 
     def score(self, scale: float = SCALE) -> float:
         """``log(votes) - energy / scale``: the higher, the likelier.
@@ -211,7 +212,7 @@ def _worth(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
         for i, c in enumerate(sorted(found, key=lambda c: -c[how])[:MOST]):
             if c[how] > 0 and (i == 0 or c[how] >= LEAST):
                 kept.add(id(c))
-    order = sorted(found, key=lambda c: -(c["substituted"] + c["drawn"]))
+    order = sorted(found, key=lambda c: -(c["substituted"] + DRAWN * c["drawn"]))
     return [c for c in order if id(c) in kept]
 
 
