@@ -198,3 +198,11 @@ def test_jarvis_atoms_form(tmp_path: Path) -> None:
     assert crystal.id == "J-1"
     np.testing.assert_allclose(crystal.structure.frac_coords[1], 0.5)
     assert crystal.meta["labels"] == {"Tc": 1.0}
+
+
+def test_the_data_set_that_a_record_names_is_kept(tmp_path):
+    row = {"id": "a", "lattice": [[3, 0, 0], [0, 3, 0], [0, 0, 3]], "species": ["Cu"], "frac": [[0, 0, 0]]}
+    lines = [row | {"source": "jarvis_supercon"}, row | {"id": "b"}, row | {"id": "c", "source": 7}]
+    path = tmp_path / "set.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert [c.meta.get("data_set") for c in read([path])] == ["jarvis_supercon", None, None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,9 +12,10 @@ import pytest
 from pymatgen.core import Lattice, Structure
 from qe_fixtures import FIXTURES
 
+import onnes.dft.outcome as outcome_module
 from onnes.data.records import read_records, write_records
 from onnes.dft.failures import Reason
-from onnes.dft.outcome import FINAL, LEAST_TC_K, Verdict, judge, write_outcome
+from onnes.dft.outcome import COARSE, FINAL, LEAST_TC_K, Verdict, judge, write_outcome
 from onnes.dft.plan import make_cell, make_plan
 from onnes.dft.plots import draw_run
 from onnes.dft.tiers import TIERS, TierName
@@ -124,6 +126,26 @@ def test_runs_that_stopped(tmp_path, status, reason, verdict):
     outcome = judge(state, tmp_path)
     assert (outcome.verdict, outcome.reason, outcome.detail) == (verdict, str(reason), "words")
     assert (outcome.verdict in FINAL) == (verdict not in (Verdict.FAILED, Verdict.NOT_CONVERGED))
+
+
+@pytest.mark.parametrize(
+    ("q_sum", "verdict"), [(0.40, Verdict.SUPERCONDUCTOR), (0.33, Verdict.NOT_CONVERGED)]
+)
+def test_a_q_grid_too_coarse_to_interpolate_on_gives_no_number(run, monkeypatch, q_sum, verdict):
+    folder, plan, sound = run()
+    rows = tuple(replace(row, lam_q_sum=q_sum) for row in sound.results.rows)
+    monkeypatch.setattr(outcome_module, "read_results", lambda *_: replace(sound.results, rows=rows))
+    state = SimpleNamespace(
+        status="done", reason="", detail="", plan=SimpleNamespace(q_weights=(1,) * 3, tier=TIER)
+    )
+    outcome = judge(state, folder)
+    assert outcome.verdict is verdict
+    if verdict is Verdict.NOT_CONVERGED:
+        # 0.45 against 0.33: a curve and both numbers, nothing to train on, nothing left to compute at this tier.
+        assert outcome.reason == COARSE and "0.330 summed" in outcome.detail and outcome.final
+        assert record_of_run("x", plan, outcome, folder).labels == {} and outcome.tc_K is None
+    else:
+        assert any("coarse q grid" in note for note in outcome.notes)
 
 
 def test_bands_below_zero_between_the_points_are_pointed_out(run):

@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from ase.data import chemical_symbols
 from pymatgen.core import Composition
 
@@ -172,3 +173,26 @@ def test_command_line(tmp_path):
         timeout=250,
     )
     assert bad.returncode == 2 and "cannot-fill" in bad.stderr and "Traceback" not in bad.stderr
+
+
+def test_a_data_set_changes_what_is_drawn_and_nobody_is_as_before():
+    """Without `like` the vectors of the data sets add nothing at all; with it, other frames come."""
+    plain = SymmetricSampler(SamplerSettings(formula="Nb3Sn"))
+    silent = SymmetricSampler(SamplerSettings(formula="Nb3Sn"))
+    with torch.no_grad():
+        silent.sites.net.like.weight.zero_()
+    jarvis = SymmetricSampler(SamplerSettings(formula="Nb3Sn", like="jarvis"))
+    assert plain.wish.source == 0 and jarvis.wish.source == 3
+    frames = [[d.frame for d in s.symbols([s.wish] * 24, 0)] for s in (plain, silent, jarvis)]
+    assert frames[0] == frames[1] != frames[2]
+    assert all(sum(f.kinds.count(z) > 0 for z in (41, 50)) == 2 for f in frames[2])
+
+
+@pytest.mark.parametrize(
+    ("asked", "code"),
+    [({"like": "icsd"}, "unknown-data-set"), ({"like": "jarvis", "model": "joint"}, "no-data-set")],
+)
+def test_a_data_set_that_cannot_be_asked_for_is_refused(asked, code):
+    with pytest.raises(SettingsError) as refused:
+        open_sampler(SamplerSettings(**asked))
+    assert refused.value.code == code

@@ -79,7 +79,12 @@ def row(record: Record) -> str:
 
 
 def flattest(record: Record) -> str:
-    """The stretch of lambda that came nearest to a plateau, as the verdict's words have it."""
+    """What is known of lambda: the stretch that came nearest to a plateau, or the two values that disagree."""
+    both = re.search(
+        r"lambda is ([\d.]+) summed over the q-points, ([\d.]+) interpolated", record.meta["detail"]
+    )
+    if both:
+        return f"{both[1]} summed, {both[2]} interpolated"
     found = re.search(r"flattest: (.+) Ry \((.+)\)", record.meta["detail"])
     return f"{found[1]} Ry" if found else ""
 

@@ -2,6 +2,7 @@
 
     python training/generate/prototypes.py templates --data DATA --out templates.jsonl
     python training/generate/prototypes.py score --data DATA --templates templates.jsonl --split test --out out.json
+    python training/generate/prototypes.py score ... --learned      # in the order of onnes.generate.evidence
 
 Templates come from mp_crystals (up to 20 atoms), alexandria_eph and jarvis_supercon (train and val rows of the public
 generation split). Every row with the reduced formula of one of the 105 test rows is left out of all three: that takes
@@ -26,6 +27,7 @@ from pymatgen.core import Structure
 
 from onnes.crystal.wyckoff import Described, Site
 from onnes.errors import CrystalError
+from onnes.generate.evidence import PrototypeOrder
 from onnes.generate.prototypes import Template, Templates, prototype_of, substitute, template
 from onnes.generate.shares import share
 
@@ -109,11 +111,14 @@ def named_templates(path: Path, without: set[str]) -> list[tuple[str, Template]]
     return out
 
 
-def score(data: Path, path: Path, split: str, k: int, temperature: float | None) -> dict[str, Any]:
+def score(
+    data: Path, path: Path, split: str, k: int, temperature: float | None, learned: bool = False
+) -> dict[str, Any]:
     rows = split_of(data, split)
     without = {r["formula"] for r in rows} | {r["formula"] for r in split_of(data, "test")}
     known = read_templates(path, without)
     templates = Templates(known) if temperature is None else Templates(known, temperature=temperature)
+    order = PrototypeOrder() if learned else None
     hits: dict[str, list[list[bool]]] = {name: [] for name in MATCHERS}
     volume = []
     began = time.time()
@@ -122,7 +127,11 @@ def score(data: Path, path: Path, split: str, k: int, temperature: float | None)
         true = structure_of(row)
         start = time.perf_counter()
         try:
-            guesses = [g.crystal.primitive() for g in substitute(row["formula"], templates, k)]
+            if order:
+                best = [g for g, _ in order.guesses(row["formula"], templates, k)]
+            else:
+                best = substitute(row["formula"], templates, k)
+            guesses = [g.crystal.primitive() for g in best]
         except CrystalError:
             guesses = []
         seconds += time.perf_counter() - start
@@ -136,7 +145,7 @@ def score(data: Path, path: Path, split: str, k: int, temperature: float | None)
         "formulas": len({r["formula"] for r in rows}),
         "templates": len(templates),
         "without_guess": sum(not h for h in hits["default"]),
-        "temperature": templates.temperature,
+        "order": "learned" if learned else f"votes, temperature {templates.temperature}",
         "median_volume_error_of_first_guess": float(np.median(volume)),
         "seconds_per_formula": seconds / len(rows),
         "wall_s": time.time() - began,
@@ -155,13 +164,14 @@ def main() -> None:
     parser.add_argument("--split", choices=("val", "test"), default="test")
     parser.add_argument("--k", type=int, default=6)
     parser.add_argument("--temperature", type=float)
+    parser.add_argument("--learned", action="store_true")
     parser.add_argument("--max-atoms", type=int, default=20)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     if args.what == "templates":
         write_templates(args.data, args.out, args.max_atoms)
         return
-    found = score(args.data, args.templates, args.split, args.k, args.temperature)
+    found = score(args.data, args.templates, args.split, args.k, args.temperature, args.learned)
     print(json.dumps(found, indent=1))
     if args.out:
         args.out.write_text(json.dumps(found, indent=1) + "\n")

@@ -7,7 +7,9 @@
 Candidates and ranking are those of `onnes generate --ranked --like jarvis` (`onnes.generate.ranking`). Beside both
 sources together: the generator alone and prototype substitution alone, ranked in the same way. The scale of the energy
 was chosen on the validation rows, with the order of prototypes that was trained without them (prototype_order.py).
-Candidates are kept line by line beside --out (.jsonl); rerun to resume. --seed is that of the draws.
+Candidates are kept line by line beside --out (.jsonl); rerun to resume. --seed is that of the draws. ``--write DIR``
+writes the first guess of each row (both sources, ranked) as a CIF; after ``onnes relax DIR --cifs R``, ``--relaxed R``
+adds how many of them match when relaxed.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from pymatgen.core import Structure
 sys.path.insert(0, str(Path(__file__).parent))
 from prototypes import MATCHERS, read_templates, split_of, structure_of
 
+from onnes.crystal.read import read
 from onnes.generate.asked import SamplerSettings
 from onnes.generate.evidence import PrototypeOrder
 from onnes.generate.prototypes import Templates
@@ -81,6 +84,30 @@ def scored(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return out
 
 
+def first_of(row: dict[str, Any]) -> Structure:
+    """The candidate that is ranked first, both sources together."""
+    found = [
+        Candidate(
+            Structure.from_dict(c["structure"]),
+            c["drawn"],
+            c["substituted"],
+            math.nan if c["energy"] is None else c["energy"],
+        )
+        for c in row["candidates"]
+    ]
+    return ranked(merged(found))[0].structure
+
+
+def relaxed(rows: list[dict[str, Any]], folder: Path, truth: dict[str, Structure]) -> dict[str, Any]:
+    """Match rates of the relaxed first guesses; those that did not relax do not match."""
+    made = {c.id: c.structure for c in read([folder]) if hasattr(c, "structure")}
+    out: dict[str, Any] = {"relaxed": share(sum(r["id"] in made for r in rows), len(rows)).to_dict()}
+    for m, matcher in MATCHERS.items():
+        hits = sum(r["id"] in made and matcher.fit(truth[r["id"]], made[r["id"]]) for r in rows)
+        out[f"first, relaxed, {m}"] = share(hits, len(rows)).to_dict()
+    return out
+
+
 def lowest(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """How far the true structure, where it was proposed, lies above the lowest of the candidates."""
     above = []
@@ -104,6 +131,8 @@ def main() -> None:
     parser.add_argument("--order", type=Path, help="other trees than the shipped ones")
     parser.add_argument("--like", default="jarvis")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--write", type=Path, metavar="DIR", help="first guesses as CIF")
+    parser.add_argument("--relaxed", type=Path, metavar="DIR", help="the same, relaxed")
     parser.add_argument("--first", type=int, help="only so many rows")
     parser.add_argument(
         "--backwards", action="store_true", help="for a second process; join the .jsonl files"
@@ -132,6 +161,14 @@ def main() -> None:
         "lowest": lowest(lines),
         "match": scored(lines),
     }
+    if args.write:
+        args.write.mkdir(parents=True, exist_ok=True)
+        for line in lines:
+            first_of(line).to(filename=str(args.write / f"{line['id']}.cif"))
+    if args.relaxed:
+        truth = {row["id"]: structure_of(row) for row in rows}
+        result["relaxed"] = relaxed(lines, args.relaxed, truth)
+        print(json.dumps(result["relaxed"]))
     args.out.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result["lowest"]))
     for name, found in result["match"].items():

@@ -270,10 +270,9 @@ def row_of(outcome: Outcome, mu_star: float) -> dict[str, Any]:
 
 def record_of(name: str, outcome: Outcome, state: RunState, folder: Path) -> Record | None:
     """The record of a run whose verdict is about the crystal; None for one that failed."""
-    from onnes.dft.outcome import FINAL
     from onnes.dft.to_record import record_of_run
 
-    return record_of_run(name, state.plan, outcome, folder) if outcome.verdict in FINAL else None
+    return record_of_run(name, state.plan, outcome, folder) if outcome.final else None
 
 
 def say(outcome: Outcome) -> None:

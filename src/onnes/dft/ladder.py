@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnes.data.files import atomic_text
-from onnes.dft.outcome import Outcome, Verdict
+from onnes.dft.outcome import COARSE, Outcome, Verdict
 from onnes.dft.tiers import TierName
 from onnes.errors import SettingsError
 
@@ -140,7 +140,7 @@ def climb(
 
 
 def survivors(rungs: Sequence[Rung], tier: TierName, rule: Rule) -> list[Rung]:
-    """Those that climb to a tier: the highest Tc first, then crystals without a plateau, then soft ones."""
+    """Those that climb to a tier: the highest Tc first, then crystals without a number, then soft ones."""
     good = [r for r in rungs if r.outcome.verdict is Verdict.SUPERCONDUCTOR]
     good.sort(key=lambda r: -(r.outcome.tc_K or 0.0))
     if tier is TierName.TIGHT:
@@ -149,7 +149,8 @@ def survivors(rungs: Sequence[Rung], tier: TierName, rule: Rule) -> list[Rung]:
     soft = [
         r for r in rungs if r.outcome.verdict is Verdict.UNSTABLE and r.outcome.lowest_cm1 >= -rule.soft_cm1
     ]
-    return good + [r for r in rungs if r.outcome.verdict is Verdict.NO_PLATEAU] + soft
+    open_ = [r for r in rungs if r.outcome.verdict is Verdict.NO_PLATEAU or r.outcome.reason == COARSE]
+    return good + open_ + soft
 
 
 def _write(table: Path | None, done: Sequence[Rung]) -> None:

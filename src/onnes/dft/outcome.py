@@ -31,8 +31,10 @@ if TYPE_CHECKING:
 LEAST_TC_K = 0.1
 #: Interpolated bands below this between the computed q-points are pointed out, cm-1.
 SOFT_CM1 = -5.0
-#: Sum over q and interpolation may differ by this fraction before it is pointed out.
-Q_AGREEMENT = 0.10
+#: Sum over q and interpolation may differ by this fraction before it is pointed out, and before lambda is no number.
+Q_AGREEMENT, Q_DISAGREEMENT = 0.10, 0.25
+#: Reason of a run whose q grid is too coarse to interpolate on: nothing of it is left to compute, a denser tier is.
+COARSE = "coarse-q-grid"
 _RY_EV = UNITS.Ry_to_K * UNITS.kB_meV / 1e3
 
 
@@ -98,6 +100,11 @@ class Outcome:
         return float(self.summary["tc"]["allen-dynes"]["tc_K"] if value is None else value)
 
     @property
+    def final(self) -> bool:
+        """Whether there is nothing left to compute at this tier."""
+        return self.verdict in FINAL or self.reason == COARSE
+
+    @property
     def lowest_cm1(self) -> float:
         """Lowest computed frequency, negative for an imaginary mode; minus infinity where none was computed."""
         return float("-inf") if self.results is None else self.results.lowest_cm1
@@ -158,6 +165,9 @@ def judge(state: RunState, folder: Path, mu_star: float = 0.10) -> Outcome:
     found = find_plateau([r.sigma_Ry for r in results.rows], [r.lam for r in results.rows])
     if isinstance(found, NoPlateau):
         return Outcome(Verdict.NO_PLATEAU, "no-plateau", found.detail, results, notes=_soft(folder))
+    row = results.rows[found.first]
+    if _apart(row) > Q_DISAGREEMENT:
+        return Outcome(Verdict.NOT_CONVERGED, COARSE, _both(row), results, notes=_soft(folder))
     return _at_plateau(results, found, folder, mu_star)
 
 
@@ -232,11 +242,20 @@ def _dos_ef(folder: Path, sigma_Ry: float) -> float | None:
 
 def _grid_note(row: SigmaRow) -> list[str]:
     """A word where interpolation and plain sum over q differ: the q grid is then too coarse."""
-    if row.lam is None or row.lam_q_sum is None or abs(row.lam_q_sum / row.lam - 1.0) <= Q_AGREEMENT:
-        return []
-    return [
+    return [_both(row)] if _apart(row) > Q_AGREEMENT else []
+
+
+def _apart(row: SigmaRow) -> float:
+    """Difference of the two lambda as a fraction of the smaller; 0 where one is missing."""
+    if not row.lam or not row.lam_q_sum:
+        return 0.0
+    return abs(row.lam_q_sum - row.lam) / min(abs(row.lam_q_sum), abs(row.lam))
+
+
+def _both(row: SigmaRow) -> str:
+    return (
         f"lambda is {row.lam_q_sum:.3f} summed over the q-points, {row.lam:.3f} interpolated: coarse q grid"
-    ]
+    )
 
 
 def _soft(folder: Path) -> tuple[str, ...]:
