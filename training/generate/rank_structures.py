@@ -33,12 +33,14 @@ from onnes.crystal.read import read
 from onnes.generate.asked import SamplerSettings
 from onnes.generate.evidence import PrototypeOrder
 from onnes.generate.prototypes import Templates
-from onnes.generate.ranking import DRAWS, SCALE, Candidate, candidates, merged, ranked, with_energies
+from onnes.generate.ranking import DRAWN, DRAWS, SCALE, Candidate, candidates, merged, ranked, with_energies
 from onnes.generate.shares import share
 from onnes.generate.site_sampling import Wish
 from onnes.generate.symmetric import SymmetricSampler
 from onnes.learn.features import FrozenPotential
 
+#: Weights of the draws that are compared on the validation rows.
+WEIGHTS = (0.0, 0.1, 0.3, 1.0, 3.0)
 SCALES = (math.inf, 0.8, 0.4, 0.2, 0.1, 0.05, 0.0)
 SOURCES = {"substitution": {"drawn": 0.0}, "generator": {"substituted": 0.0}, "both": {}}
 
@@ -108,6 +110,25 @@ def relaxed(rows: list[dict[str, Any]], folder: Path, truth: dict[str, Structure
     return out
 
 
+def by_weight(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """First guess of both sources, ranked, for several weights of the draws."""
+    out: dict[str, Any] = {}
+    for weight in WEIGHTS:
+        for m in MATCHERS:
+            hits = 0
+            for row in rows:
+                found, matches = [], {}
+                for kept in row["candidates"]:
+                    structure = Structure.from_dict(kept["structure"])
+                    energy = math.nan if kept["energy"] is None else kept["energy"]
+                    drawn = kept["drawn"] * weight / DRAWN
+                    found.append(Candidate(structure, drawn, kept["substituted"], energy))
+                    matches[id(structure)] = kept["match"][m]
+                hits += matches[id(ranked(merged(found))[0].structure)]
+            out[f"weight {weight:g}, first, {m}"] = share(hits, len(rows)).to_dict()
+    return out
+
+
 def lowest(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """How far the true structure, where it was proposed, lies above the lowest of the candidates."""
     above = []
@@ -159,7 +180,10 @@ def main() -> None:
         "seed": args.seed,
         "like": args.like,
         "lowest": lowest(lines),
+        "weight_of_draws": DRAWN,
+        "order": PrototypeOrder(args.order).checkpoint.hash,
         "match": scored(lines),
+        "by_weight": by_weight(lines),
     }
     if args.write:
         args.write.mkdir(parents=True, exist_ok=True)
@@ -171,7 +195,7 @@ def main() -> None:
         print(json.dumps(result["relaxed"]))
     args.out.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result["lowest"]))
-    for name, found in result["match"].items():
+    for name, found in (result["match"] | result["by_weight"]).items():
         print(f"{name}: {found['value']:.3f} ({found['low']:.3f} to {found['high']:.3f})")
 
 

@@ -44,7 +44,8 @@ def run(
         the templates.
     """
     from onnes.errors import InputError, SettingsError
-    from onnes.generate.ranking import candidates
+    from onnes.generate.evidence import PrototypeOrder
+    from onnes.generate.ranking import DRAWN, SCALE, candidates
     from onnes.generate.symmetric import SymmetricSampler
     from onnes.generate.write import claim, claimed, facts_of
 
@@ -57,9 +58,13 @@ def run(
     facts |= {} if drawn else {"model": "prototypes"}
     # With n: a folder holds the n best, and `ranking.csv` lists them.
     facts |= {"ranked": _weights() if ranked else "", "templates": _digest(templates), "n": n}
+    facts |= {
+        "order": PrototypeOrder().checkpoint.hash if templates else "",
+        "weights_of_votes": [DRAWN, SCALE],
+    }
     if claimed(out, facts) and (out / "ranking.csv").exists():  # written last: the run is complete
         return len(list(out.glob("g*.cif")))
-    known = _templates(templates, settings.formula) if templates else None
+    known = _templates(templates, settings.formula, settings.like) if templates else None
     found = candidates(sampler, known, seed=seed) if drawn else _substituted(sampler.wish, known)
     typer.echo(f"{len(found)} candidates", err=True)
     if ranked:
@@ -89,23 +94,31 @@ def _ranked(found: list[Candidate]) -> list[Candidate]:
     return done
 
 
-def _templates(path: Path, formula: str) -> Templates:
-    """Templates with the amounts of the formula; others can never be asked for."""
+def _templates(path: Path, formula: str, like: str) -> Templates:
+    """Templates with the amounts of the formula; others can never be asked for.
+
+    The learned order is that of JARVIS-SC: it is for crystals like those, or like none in particular.
+    """
     from onnes.errors import CrystalError
     from onnes.generate.evidence import HOME
     from onnes.generate.prototypes import Templates, template
     from onnes.generate.ranking import learned
 
+    at_home = 0
+
     def made() -> Iterator[Any]:
+        nonlocal at_home
         wanted, count = _amounts(_formula(formula)), 0
         for crystal in read_aloud([path]):
             structure = getattr(crystal, "structure", None)
             if structure is None or not structure.is_ordered:
                 continue
+            home = like in ("", "jarvis") and _home(crystal)
+            at_home += home
             if _amounts(Counter(s.specie.symbol for s in structure)) != wanted:
                 continue
             try:
-                yield template(crystal.id, structure, home=_home(crystal))
+                yield template(crystal.id, structure, home=home)
             except CrystalError:
                 continue
             count += 1
@@ -113,10 +126,12 @@ def _templates(path: Path, formula: str) -> Templates:
                 typer.echo(f"{count} templates", err=True)
 
     found = Templates(made())
+    # Counted over all amounts: the order was trained on all of them.
+    found.at_home = at_home
     if not learned(found):
         typer.echo(
-            f"{found.at_home} of {len(found)} templates come from {HOME[0]}: in the order of votes, not of what was "
-            "learned from it",
+            f"{found.at_home} crystals of {HOME[0]} wanted among the templates: in the order of votes, not of what was "
+            "learned from that data set",
             err=True,
         )
     return found
@@ -126,8 +141,8 @@ def _home(crystal: Any) -> bool:
     """Whether a template is of JARVIS-SC: the record says so, or the name of its file."""
     from onnes.generate.evidence import HOME
 
-    file = Path(crystal.source.split("#")[0]).name.split(".")[0]
-    return crystal.meta.get("data_set", file) in HOME
+    file = Path(crystal.source.rsplit("#", 1)[0]).name.split(".")[0]
+    return file in HOME or crystal.meta.get("data_set") in HOME
 
 
 def _formula(formula: str) -> dict[str, float]:

@@ -167,7 +167,7 @@ def judge(state: RunState, folder: Path, mu_star: float = 0.10) -> Outcome:
         return Outcome(Verdict.NO_PLATEAU, "no-plateau", found.detail, results, notes=_soft(folder))
     row = results.rows[found.first]
     if _apart(row) > Q_DISAGREEMENT:
-        return Outcome(Verdict.NOT_CONVERGED, COARSE, _both(row), results, notes=_soft(folder))
+        return Outcome(Verdict.NOT_CONVERGED, COARSE, _both(row), results, found, notes=_soft(folder))
     return _at_plateau(results, found, folder, mu_star)
 
 
@@ -247,9 +247,9 @@ def _grid_note(row: SigmaRow) -> list[str]:
 
 def _apart(row: SigmaRow) -> float:
     """Difference of the two lambda as a fraction of the smaller; 0 where one is missing."""
-    if not row.lam or not row.lam_q_sum:
+    if row.lam is None or row.lam_q_sum is None:
         return 0.0
-    return abs(row.lam_q_sum - row.lam) / min(abs(row.lam_q_sum), abs(row.lam))
+    return abs(row.lam_q_sum - row.lam) / max(min(abs(row.lam_q_sum), abs(row.lam)), 1e-6)
 
 
 def _both(row: SigmaRow) -> str:

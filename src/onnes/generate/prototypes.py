@@ -306,17 +306,14 @@ class Templates:
         for t in templates:
             self._rows.setdefault(t.prototype.amounts, {}).setdefault(t.prototype, []).append(t)
         self.volumes = atomic_volumes(t.crystal for t in self)
+        #: Crystals of the home data set that were looked at; more than are kept, where only some amounts are wanted.
+        self.at_home = sum(t.home for t in self)
 
     def __iter__(self) -> Iterator[Template]:
         return (t for group in self._rows.values() for rows in group.values() for t in rows)
 
     def __len__(self) -> int:
         return sum(len(rows) for group in self._rows.values() for rows in group.values())
-
-    @property
-    def at_home(self) -> int:
-        """Templates of the home data set."""
-        return sum(t.home for t in self)
 
     def of(self, amounts: tuple[int, ...]) -> Mapping[Prototype, list[Template]]:
         """Templates with these amounts (falling), by prototype."""

@@ -40,8 +40,8 @@ SCALE, DRAWN = 0.4, 0.3
 DRAWS = 48
 #: Candidates of each source that are kept; all but the first need this share of its votes.
 MOST, LEAST = 4, 0.03
-#: Guesses of prototype substitution that are looked at.
-GUESSES = 20
+#: Guesses of prototype substitution that are looked at, once those that were not asked for are gone.
+GUESSES, EVERY = 20, 10**6
 #: Equal crystals that differ by more (eV/atom) are not merged.
 SAME_ENERGY = 0.02
 #: ln V at which energies are computed, and how far from the middle the lowest may lie.
@@ -188,16 +188,19 @@ def fitting(
     name = "".join(f"{chemical_symbols[z]}{a}" for z, a in wish.formula.items())
     try:
         if learned(templates):
-            guesses = (order or PrototypeOrder()).guesses(name, templates, k)
+            guesses = (order or PrototypeOrder()).guesses(name, templates, EVERY)
         else:
-            guesses = [(g, g.share) for g in substitute(name, templates, k)]
+            guesses = [(g, g.share) for g in substitute(name, templates, EVERY)]
     except CrystalError:
         return []
-    return [
+    fit = [
         (g, chance)
         for g, chance in guesses
         if wish.group in (None, g.crystal.number) and wish.atoms in (None, frame_of(g.crystal).n_atoms)
     ]
+    # Group and number of atoms are certain where they are asked for: the chances of what is left add up to one.
+    total = sum(c for _, c in fit) if wish.group or wish.atoms else 1.0
+    return [(g, chance / total if total > 0 else 1.0 / len(fit)) for g, chance in fit[:k]]
 
 
 def learned(templates: Templates) -> bool:

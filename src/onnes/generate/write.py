@@ -50,6 +50,8 @@ def write_crystals(
 def facts_of(settings: SamplerSettings) -> dict[str, Any]:
     """Settings as a manifest holds them."""
     facts = {**asdict(settings), "elements": list(settings.elements), "exclude": list(settings.exclude)}
+    if not settings.like:
+        del facts["like"]  # runs begun before there was a choice go on
     return {**facts, "settle": SETTLE, "noise": NOISE} if settings.model == "joint" else facts
 
 
