@@ -111,6 +111,8 @@ def main() -> None:
     parser.add_argument("--tell-source", action="store_true", help="sites: the data set is a condition")
     parser.add_argument("--half", action="store_true", help="messages in bfloat16")
     args = parser.parse_args()
+    if args.tell_source and not args.start:
+        parser.error("--tell-source continues a trained network: give --start")
     torch.manual_seed(args.seed)
     if args.device == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = True
@@ -126,7 +128,7 @@ def main() -> None:
         new = {k: v for k, v in module.net.state_dict().items() if args.tell_source and k not in start}
         module.net.load_state_dict({name: value.float() for name, value in start.items()} | new)
         for name, parameter in module.net.named_parameters():
-            parameter.requires_grad_(not args.tell_source or name in new)
+            parameter.requires_grad_(not args.tell_source or name.startswith("like."))
     module.to(args.device).train()
     if args.half and args.model != "sites":
         module.net.in_half = True
