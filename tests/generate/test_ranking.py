@@ -11,6 +11,7 @@ import pytest
 from pymatgen.core import Lattice, Structure
 from typer.testing import CliRunner
 
+from onnes.cli.generate_ranked import _templates
 from onnes.cli.main import app
 from onnes.crystal.read import read
 from onnes.crystal.wyckoff import describe
@@ -20,6 +21,7 @@ from onnes.generate.prototypes import Templates, template
 from onnes.generate.ranking import (
     Candidate,
     candidates,
+    fitting,
     frame_of,
     key_of,
     lowest,
@@ -27,6 +29,7 @@ from onnes.generate.ranking import (
     ranked,
     with_energies,
 )
+from onnes.generate.site_sampling import Wish
 from onnes.generate.symmetric import SymmetricSampler
 
 
@@ -201,3 +204,29 @@ def test_what_was_mistyped_leaves_the_folder_free(tmp_path, templates):
     assert substituted(out, templates, 2).exit_code == 0
     # In a folder that is taken, too, a missing file is called missing.
     assert substituted(out, tmp_path / "knwon", 2).exception.code == "missing-path"
+
+
+@pytest.mark.parametrize(
+    ("name", "source"), [("jarvis_supercon", None), ("mine", "jarvis-sc-3d"), ("mine", None)]
+)
+def test_crystals_of_the_home_data_set_are_counted_whatever_their_amounts(tmp_path, name, source):
+    path = tmp_path / f"{name}.jsonl"
+    cube = {"lattice": (4.2 * np.eye(3)).tolist()}
+    rows = [
+        cube | {"id": "a", "species": ["Cs", "Cl"], "frac": [[0, 0, 0], [0.5, 0.5, 0.5]]},
+        cube | {"id": "b", "species": ["Cu"], "frac": [[0, 0, 0]]},
+    ]
+    path.write_text("".join(json.dumps(r | ({"source": source} if source else {})) + "\n" for r in rows))
+    home = name == "jarvis_supercon" or source is not None
+    found = _templates(path, "NaCl", "")
+    assert len(found) == 1 and found.at_home == 2 * home
+    # The learned order is not for crystals like another data set's.
+    assert (
+        _templates(path, "NaCl", "mp").at_home == 0 and _templates(path, "NaCl", "jarvis").at_home == 2 * home
+    )
+
+
+def test_chances_of_what_is_asked_for_add_up(known):
+    both = fitting(Wish(formula={11: 1, 17: 1}), known)
+    assert len(both) == 2 and sum(chance for _, chance in both) == pytest.approx(1.0)
+    assert [c for _, c in fitting(Wish(formula={11: 1, 17: 1}, group=221), known)] == [pytest.approx(1.0)]
