@@ -62,7 +62,7 @@ class LeftOut:
 def guess(data: Path, path: Path, out: Path) -> None:
     held = {r["formula"] for r in split_of(data, "test")}
     rows = defaultdict(list)
-    for split in ("val", "train"):  # a formula of both counts as val
+    for split in ("train", "val"):
         for row in split_of(data, split):
             if row["formula"] not in held:
                 rows[row["formula"]].append(row)
@@ -84,7 +84,8 @@ def line_of(formula: str, same: list[dict[str, Any]], known: LeftOut) -> dict[st
     amounts = tuple(sorted((round(n) for n in reduced.values()), reverse=True))
     line: dict[str, Any] = {
         "formula": formula,
-        "split": same[0]["split_atomgen"],
+        # A formula of both splits counts as val.
+        "split": same[-1]["split_atomgen"],
         "ids": [row["id"] for row in same],
     }
     try:

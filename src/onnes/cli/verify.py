@@ -62,7 +62,7 @@ def verify(
     no-superconductor, unstable, insulator, magnetic, no-plateau or not-converged. Finished crystals go to
     records.jsonl, which `onnes train` reads.
     """
-    from onnes.cli.verify_run import Wishes
+    from onnes.cli.verify_run import Wishes, shared_engine
     from onnes.dft.programs import find_programs
     from onnes.errors import InputError, SettingsError
 
@@ -97,7 +97,10 @@ def verify(
     if ladder and programs is not None and out is not None:
         rows = _climbed(paths, out, programs, wishes, keep_above, best, as_json)
     else:
-        rows = _each(paths, tier, out, programs, wishes, epw, as_json)
+        crystals = list(read_aloud(paths))
+        batch = out if programs is not None and len(crystals) > 1 else None
+        with shared_engine(wishes, batch) as shared:
+            rows = _each(crystals, tier, out, programs, wishes, epw, as_json, shared)
     if as_json:
         import json
 
@@ -107,24 +110,6 @@ def verify(
 
 
 def _each(
-    paths: list[Path],
-    tier: str,
-    out: Path | None,
-    programs: Programs | None,
-    wishes: Wishes,
-    epw: bool,
-    as_json: bool,
-) -> list[dict[str, Any]]:
-    """Every crystal at one tier."""
-    from onnes.cli.verify_run import shared_engine
-
-    crystals = list(read_aloud(paths))
-    batch = out if programs is not None and len(crystals) > 1 else None
-    with shared_engine(wishes, batch) as engine:
-        return _all_of(crystals, tier, out, programs, wishes, epw, as_json, engine)
-
-
-def _all_of(
     crystals: list[Crystal | Refused],
     tier: str,
     out: Path | None,
@@ -134,6 +119,7 @@ def _all_of(
     as_json: bool,
     engine: Engine | None,
 ) -> list[dict[str, Any]]:
+    """Every crystal at one tier."""
     from onnes.cli.verify_run import executed, fermi_of, planned, record_of, row_of, say
     from onnes.cli.verify_tables import plan_row, plan_table
     from onnes.crystal.read import Refused
