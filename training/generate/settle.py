@@ -5,8 +5,8 @@
     python training/generate/settle.py match --data DATA --out match.json
 
 ``draw``: 48 crystals a seed for each pair of steps without noise at the end and scale of the noise on the way; P1 at
-several tolerances, shortest distance, compositional validity, uniqueness. ``match``: structure prediction of the 102 validation
-rows of JARVIS-SC with the atoms told, one draw each, settled with either noise and as it was.
+several tolerances, shortest distance, compositional validity, uniqueness. ``match``: structure prediction of the 102
+validation rows of JARVIS-SC with the atoms told, one draw each, settled with either noise and as it was.
 """
 
 from __future__ import annotations
