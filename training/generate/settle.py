@@ -27,6 +27,7 @@ from onnes.generate.asked import SamplerSettings
 from onnes.generate.metrics import measure
 from onnes.generate.sampling import NOISE, SETTLE, Sampler
 from onnes.generate.shares import share
+from onnes.generate.validity import shortest
 
 SETTINGS = ((0, 1.0), (SETTLE, 1.0), (0, NOISE), (SETTLE, NOISE))
 TOLERANCES = (0.01, 0.05, 0.1, 0.2, 0.3, 0.5)
@@ -46,13 +47,9 @@ def drawn(settings: Sequence[tuple[int, float]], seeds: Sequence[int], n: int) -
     for settle, noise in settings:
         sampler = Sampler(SamplerSettings(model="joint"), settle=settle, noise=noise)
         made = [s for seed in seeds for _, s in sampler.sample(0, n, seed)]
-        found = {k: v for k, v in measure(made).to_dict().items() if isinstance(v, dict) and "value" in v}
+        found = measure(made).to_dict()["figures"]
         # Atoms on top of each other have no symmetry worth a name.
-        sound = [
-            s
-            for s in made
-            if len(s) == 1 or s.distance_matrix[~torch.eye(len(s), dtype=bool).numpy()].min() > 0.5
-        ]
+        sound = [s for s in made if shortest(s) > 0.5]
         found |= {
             f"P1 at {t:g} A": share(sum(is_p1(s, t) for s in sound), len(sound)).to_dict() for t in TOLERANCES
         }
