@@ -24,7 +24,7 @@ n = 5
 seed = 3
 workers = 2
 [generate]
-steps = 40
+steps = 12
 atoms = 3
 [relax]
 max_steps = 80
@@ -217,7 +217,7 @@ def test_refused_resume_leaves_the_run_as_it_was(whole, home):
 
 
 def test_bad_settings_leave_no_run_behind(home):
-    (home / "bad.toml").write_text(CONFIG.replace("steps = 40", 'steps = 40\nelements = ["Nbb"]'))
+    (home / "bad.toml").write_text(CONFIG.replace("steps = 12", 'steps = 12\nelements = ["Nbb"]'))
     done = inside(home, "bad.toml", "--out", "bad")
     assert done.returncode == 2 and "untrained-element" in done.stderr
     assert not (home / "bad").exists()

@@ -29,8 +29,6 @@ from onnes.nets.latent_flow import LatentFlow
 
 #: Latent vectors drawn from the prior for a block of crystals when a condition has to be met.
 CANDIDATES = 1024
-#: How they are then moved so that the heads read what is asked for.
-SEARCH = AscentSettings(steps=100, rate=0.03, penalty=3.0)
 
 
 @dataclass(frozen=True)
@@ -47,12 +45,16 @@ class CdvaeSamplerSettings:
         standard normal that the autoencoder is trained towards. The last three are there for comparison.
     ascent : AscentSettings
         How z is moved where a Tc is asked for and in `CdvaeSampler.optimise`.
+    search : AscentSettings
+        How z is moved so that the heads read the elements, formula or number of atoms asked for. These are kept
+        whatever the heads read; a longer search makes crystals that suit them.
     """
 
     wish: Wish = field(default_factory=Wish)
     decoding: LangevinSettings = field(default_factory=LangevinSettings)
     prior: Literal["reweighted", "flow", "mixture", "gaussian"] = "reweighted"
     ascent: AscentSettings = field(default_factory=AscentSettings)
+    search: AscentSettings = AscentSettings(steps=100, rate=0.03, penalty=3.0)
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,7 @@ class CdvaeSampler:
             noise = -torch.log(-torch.log(torch.rand(CANDIDATES, generator=generator).clamp(1e-9, 1 - 1e-7)))
             z = drawn[(self._fit(drawn) + noise).topk(count).indices]
             self.rejected["latent vectors far from the conditions"] += CANDIDATES - count
-            z = ascend(self._fit, self.prior, z, SEARCH)
+            z = ascend(self._fit, self.prior, z, self.settings.search)
         if wish.log_tc is not None:
             target = float(wish.log_tc)
             z = ascend(
