@@ -29,6 +29,8 @@ from onnes.nets.latent_flow import LatentFlow
 
 #: Latent vectors drawn from the prior for a block of crystals when a condition has to be met.
 CANDIDATES = 1024
+#: How z is moved towards elements, formula or number of atoms.
+SEARCH = AscentSettings(steps=100, rate=0.03, penalty=3.0)
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class CdvaeSamplerSettings:
     decoding: LangevinSettings = field(default_factory=LangevinSettings)
     prior: Literal["reweighted", "flow", "mixture", "gaussian"] = "reweighted"
     ascent: AscentSettings = field(default_factory=AscentSettings)
-    search: AscentSettings = AscentSettings(steps=100, rate=0.03, penalty=3.0)
+    search: AscentSettings = SEARCH
 
 
 @dataclass(frozen=True)
