@@ -60,7 +60,20 @@ def test_levels_fall_from_one_to_zero():
     Langevin(net, SCALE, LangevinSettings(levels=5, steps=2)).decode(
         torch.zeros(1, 4), 3, torch.Generator().manual_seed(0)
     )
-    assert net.seen == [1.0, 1.0, 0.75, 0.75, 0.5, 0.5, 0.25, 0.25, 0.0, 0.0, 0.0, 0.0]
+    assert net.seen == [1.0, 1.0, 0.75, 0.75, 0.5, 0.5, 0.25, 0.25, 0.0, 0.0, 0.0, *5 * [0.0]]
+
+
+def test_settling_takes_the_noise_of_the_last_level_away():
+    net, left = oracle(), {}
+    for settle in (0, 1, 5):
+        s = LangevinSettings(levels=30, steps=3, settle=settle)
+        out = Langevin(net, SCALE, s).decode(torch.zeros(32, 4), 3, torch.Generator().manual_seed(0))
+        miss = out.frac - net.frac
+        left[settle] = float((miss - miss.round()).square().mean().sqrt())
+    # The exact score points home: every step leaves 0.3 of what was away.
+    assert left[0] > 3e-3
+    assert left[1] == pytest.approx(0.3 * left[0], rel=0.01)
+    assert left[5] < 1e-4
 
 
 def test_without_refinement_the_lattice_is_that_of_z():
@@ -134,7 +147,9 @@ def test_forbidden_elements_never_appear():
         assert set(out.types.unique().tolist()) <= {5, 6, 7}
 
 
-@pytest.mark.parametrize("wrong", [{"levels": 1}, {"steps": 0}, {"size": 1.5}, {"temperature": 0.0}])
+@pytest.mark.parametrize(
+    "wrong", [{"levels": 1}, {"steps": 0}, {"size": 1.5}, {"temperature": 0.0}, {"settle": -1}]
+)
 def test_bad_settings_are_refused(wrong):
     with pytest.raises(SettingsError, match="bad-setting"):
         LangevinSettings(**wrong)

@@ -51,6 +51,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--levels", type=int, default=None)
     parser.add_argument("--steps", type=int, default=None)
     parser.add_argument("--penalties", type=float, nargs="+", default=[1.0, 3.0, 10.0])
+    parser.add_argument("--priors", nargs="+", default=["reweighted", "flow", "mixture", "gaussian"])
     parser.add_argument("--crystals", type=Path, help="folder to keep the generated crystals in")
     return parser.parse_args()
 
@@ -163,9 +164,9 @@ def others(structures: list[Structure], rng: np.random.Generator) -> np.ndarray:
 
 
 def generate(args: argparse.Namespace) -> dict:
-    """Quality of crystals from the three priors."""
+    """Quality of crystals from each of the priors."""
     out = {}
-    for prior in ("reweighted", "flow", "mixture", "gaussian"):
+    for prior in args.priors:
         model = sampler(args, prior)
         began = time.process_time()
         drawn = [s for _, s in model.sample(0, args.n, args.seed)]

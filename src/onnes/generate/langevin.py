@@ -25,6 +25,8 @@ from onnes.nets.denoiser import MAX_Z
 LATTICE_BOUND = 5.0
 #: Below this time the decoder's estimate of the lattice is used.
 REFINE_BELOW = 0.3
+#: Size of the steps without noise at the end, in units of sigma^2; a step of 1 goes to where the score points.
+SETTLE_SIZE = 0.7
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class LangevinSettings:
         maximum; else every site draws for itself.
     refine : bool
         Replace the lattice read from z at the last levels.
+    settle : int
+        Steps without noise at the end, at the lowest level: they take away what is left of its noise.
     """
 
     levels: int = 50
@@ -54,17 +58,21 @@ class LangevinSettings:
     temperature: float = 0.5
     keep_composition: bool = True
     refine: bool = True
+    settle: int = 5
 
     def __post_init__(self) -> None:
         fine = self.levels >= 2 and self.steps >= 1 and 0 < self.size < 1 and 0 < self.temperature < np.inf
-        if not fine:
+        if not fine or self.settle < 0:
             raise SettingsError(
-                "bad-setting", f"levels >= 2, steps >= 1, 0 < size < 1, temperature > 0 needed: {self}"
+                "bad-setting",
+                f"levels >= 2, steps >= 1, settle >= 0, 0 < size < 1, temperature > 0 needed: {self}",
             )
 
 
 #: Steps of the published sampler: 50 levels of 100 steps, for a GPU.
-PUBLISHED_LANGEVIN = LangevinSettings(levels=50, steps=100, size=0.5, keep_composition=False, refine=False)
+PUBLISHED_LANGEVIN = LangevinSettings(
+    levels=50, steps=100, size=0.5, keep_composition=False, refine=False, settle=0
+)
 
 
 @dataclass
@@ -160,12 +168,13 @@ class Langevin:
                 frac = self._move(frac, said.score, t, generator)
             if s.refine and t < REFINE_BELOW:
                 lattice = said.lattice.clamp(-LATTICE_BOUND, LATTICE_BOUND)
-        # Without noise at the end: the most likely types, then the mean of the coordinates at the last level.
+        # Without noise at the end: the most likely types, then coordinates that settle where the score vanishes.
         last = torch.zeros(())
         said = self._ask(z, types, frac, lattice, last)
         types = self._types(said.type_logits + self.allowed, counts, 0.0, generator)
-        said = self._ask(z, types, frac, lattice, last)
-        frac = (frac + sigma(last) ** 2 * score_rms(last[None])[0] * said.score) % 1.0
+        for _ in range(s.settle):
+            said = self._ask(z, types, frac, lattice, last)
+            frac = (frac + SETTLE_SIZE * sigma(last) ** 2 * score_rms(last[None])[0] * said.score) % 1.0
         return Crystals(types, frac, lattice)
 
     def _ask(self, z: Tensor, types: Tensor, frac: Tensor, lattice: Tensor, t: Tensor) -> Decoded:
