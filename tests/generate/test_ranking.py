@@ -226,6 +226,13 @@ def test_crystals_of_the_home_data_set_are_counted_whatever_their_amounts(tmp_pa
     )
 
 
+def test_templates_of_an_isotope_have_the_amounts_of_the_element(tmp_path):
+    row = {"id": "a", "species": ["Cl", "H", "H"], "lattice": (4.2 * np.eye(3)).tolist()}
+    path = tmp_path / "mine.jsonl"
+    path.write_text(json.dumps(row | {"frac": [[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5]]}) + "\n")
+    assert len(_templates(path, "HDO", "")) == 1 and len(_templates(path, "HO", "")) == 0
+
+
 def test_chances_of_what_is_asked_for_add_up(known):
     both = fitting(Wish(formula={11: 1, 17: 1}), known)
     assert len(both) == 2 and sum(chance for _, chance in both) == pytest.approx(1.0)

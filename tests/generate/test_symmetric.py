@@ -15,7 +15,7 @@ from pymatgen.core import Composition
 from onnes.crystal.read import Crystal, read
 from onnes.crystal.wyckoff import describe
 from onnes.errors import CrystalError, SettingsError
-from onnes.generate.asked import SamplerSettings
+from onnes.generate.asked import SamplerSettings, amounts
 from onnes.generate.filling import can_fill, can_hold, letters_of
 from onnes.generate.models import open_sampler
 from onnes.generate.site_sampling import Wish
@@ -69,6 +69,16 @@ def test_conditions_go_together():
     for s in drawn(48, formula="MgB2", space_group=191, atoms=3):
         assert s.composition.reduced_formula == "MgB2" and len(s) == 3
         assert describe(s, 1e-3).number == 191
+
+
+@pytest.mark.parametrize(
+    ("formula", "expected"),
+    [("HDO", {1: 2, 8: 1}), ("D2O", {1: 2, 8: 1}), ("HTO2", {1: 1, 8: 1}), ("LaH5D5", {57: 1, 1: 10})],
+)
+def test_deuterium_and_tritium_count_as_hydrogen(formula, expected):
+    assert amounts(formula, range(1, 119), 20) == expected
+    sampler = SymmetricSampler(SamplerSettings(formula=formula, elements=("D", "O", "La")))
+    assert sampler.wish.formula == expected
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,6 +100,7 @@ def _templates(path: Path, formula: str, like: str) -> Templates:
     The learned order is that of JARVIS-SC: it is for crystals like those, or like none in particular.
     """
     from onnes.errors import CrystalError
+    from onnes.generate.asked import amounts
     from onnes.generate.evidence import HOME
     from onnes.generate.prototypes import Templates, template
     from onnes.generate.ranking import learned
@@ -108,7 +109,7 @@ def _templates(path: Path, formula: str, like: str) -> Templates:
 
     def made() -> Iterator[Any]:
         nonlocal at_home
-        wanted, count = _amounts(_formula(formula)), 0
+        wanted, count = _amounts(amounts(formula, range(1, 119), most=10**9)), 0
         for crystal in read_aloud([path]):
             structure = getattr(crystal, "structure", None)
             if structure is None or not structure.is_ordered:
@@ -145,14 +146,8 @@ def _home(crystal: Any) -> bool:
     return file in HOME or crystal.meta.get("data_set") in HOME
 
 
-def _formula(formula: str) -> dict[str, float]:
-    from pymatgen.core import Composition
-
-    return dict(Composition(formula).get_el_amt_dict())
-
-
-def _amounts(count: dict[str, Any]) -> list[int]:
-    whole = sorted(round(n) for n in count.values())
+def _amounts(count: Mapping[Any, int]) -> list[int]:
+    whole = sorted(count.values())
     return [n // math.gcd(*whole) for n in whole]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -133,7 +134,7 @@ def allowed_elements(settings: SamplerSettings, trained: Iterable[int]) -> set[i
 
 
 def amounts(formula: str, trained: Iterable[int], most: int) -> dict[int, int]:
-    """Amounts of a reduced formula by atomic number.
+    """Amounts of a reduced formula by atomic number; D and T are hydrogen, as when a file is read.
 
     Raises
     ------
@@ -146,8 +147,12 @@ def amounts(formula: str, trained: Iterable[int], most: int) -> dict[int, int]:
         raise SettingsError("bad-formula", f"{formula!r} is no chemical formula") from None
     if not whole or any(v <= 0 or abs(v - round(v)) > 1e-6 for v in whole.values()):
         raise SettingsError("bad-formula", f"{formula!r} has no whole amounts of elements")
-    unit = math.gcd(*(round(v) for v in whole.values()))
-    out = {element_number(s, trained): round(v) // unit for s, v in sorted(whole.items())}
+    # Isotopes share a number: HDO is two hydrogens and one oxygen.
+    atoms: Counter[int] = Counter()
+    for symbol, count in whole.items():
+        atoms[element_number(symbol, trained)] += round(count)
+    unit = math.gcd(*atoms.values())
+    out = {z: count // unit for z, count in atoms.items()}
     if sum(out.values()) > most:
         raise SettingsError(
             "too-many-atoms",
