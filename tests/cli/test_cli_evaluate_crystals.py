@@ -1,5 +1,6 @@
 """``onnes evaluate`` of a folder of crystals."""
 
+import csv
 import json
 
 import pytest
@@ -8,6 +9,8 @@ from typer.testing import CliRunner
 
 from onnes.cli.main import app
 from onnes.errors import OnnesError
+from onnes.stability.assess import STABILITY_COLUMNS
+from onnes.stability.novelty import KNOWN, NEW
 
 
 @pytest.fixture
@@ -72,3 +75,66 @@ def test_what_is_no_set_of_crystals_needs_data(folder, tmp_path):
         assert code == 2 and "no-data" in err
     code, _, err = run(folder / "made", "--symprec", "-1")
     assert code == 2 and "bad-setting" in err
+
+
+def test_structure_prediction_by_name(folder):
+    """Three true crystals: one guessed, one of another structure, one without a guess."""
+    (folder / "true").mkdir()
+    for name, source in (("one", "one"), ("two", "two"), ("four", "three")):
+        (folder / "true" / f"{name}.cif").write_text((folder / "relaxed" / f"{source}.cif").read_text())
+    wrong = Structure.from_spacegroup(221, Lattice.cubic(2.6), ["Mg", "O"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    wrong.to(str(folder / "made" / "two.cif"))
+    code, text, _ = run(folder / "made", "--truth", folder / "true", "--json")
+    found = json.loads(text)
+    for name in ("loose", "default"):
+        rate, rmsd = found["figures"][f"match_rate_{name}"], found["figures"][f"rmsd_{name}"]
+        assert code == 0 and rate["value"] == pytest.approx(1 / 3) and rate["n"] == 3
+        assert rmsd["n"] == 1 and rmsd["value"] == pytest.approx(0.0, abs=1e-4)
+    assert any("1 of them without a guess" in note for note in found["notes"])
+    code, _, err = run(folder / "made", "--truth", folder / "made" / "three.cif", "--json")
+    assert code == 0
+    (folder / "true" / "one.cif").rename(folder / "one_only.cif")
+    code, _, err = run(folder / "made", "--truth", folder / "one_only.cif")
+    assert code == 2 and "no-pairs" in err
+
+
+def test_stable_unique_novel_of_the_table_of_stability(folder):
+    """Of four crystals one is all three; one is high, one known, one has no row and counts as none."""
+    s = Structure.from_spacegroup(225, Lattice.cubic(4.47), ["Nb", "C"], [[0, 0, 0], [0.5, 0, 0]])
+    s.to(str(folder / "made" / "four.cif"))
+    table = folder / "stability.csv"
+    given = [("one", 0.02, NEW), ("two", 0.3, NEW), ("three", 0.0, KNOWN), ("else", 0.0, NEW)]
+    with table.open("w", newline="") as stream:
+        rows = csv.DictWriter(stream, STABILITY_COLUMNS)
+        rows.writeheader()
+        for name, high, novelty in given:
+            rows.writerow({"id": name, "e_hull_eV_atom": high, "novelty": novelty, "status": "ok"})
+    code, text, _ = run(folder / "made", "--stability", table, "--json")
+    figures = json.loads(text)["figures"]
+    assert code == 0
+    assert [figures[k]["value"] for k in ("stable", "novel_to_index", "stable_unique_novel")] == [
+        0.5,
+        0.5,
+        0.25,
+    ]
+    assert figures["stable_unique_novel"]["n"] == 4 and figures["unique_relaxed"]["value"] == 0.75
+    _, text, _ = run(folder / "made", "--stability", table, "--stable-below", "0.4", "--json")
+    assert json.loads(text)["figures"]["stable_unique_novel"]["value"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        (None, "missing-path"),
+        ("", "bad-table"),
+        ("id,status\none,ok\n", "bad-table"),
+        ("id,e_hull_eV_atom,novelty,same_as,status\none,low,new,,ok\n", "bad-table"),
+        ("id,e_hull_eV_atom,novelty,same_as,status\nnobody,0.1,new,,ok\n", "no-pairs"),
+    ],
+)
+def test_a_table_that_is_none_is_refused(folder, text, code):
+    table = folder / "stability.csv"
+    if text is not None:
+        table.write_text(text)
+    exit_code, _, err = run(folder / "made", "--stability", table)
+    assert exit_code == 2 and code in err

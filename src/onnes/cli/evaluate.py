@@ -55,6 +55,15 @@ def evaluate(
         None, "--reference", help="Crystals: structures to compare with (coverage, distributions, novelty)."
     ),
     relaxed: Path = typer.Option(None, "--relaxed", help="Crystals: the relaxed ones, same names and sites."),
+    truth: Path = typer.Option(
+        None, "--truth", help="Crystals: the true ones, same names, for match rate and RMSD."
+    ),
+    stability: Path = typer.Option(
+        None, "--stability", help="Crystals: their table by onnes stability, for S.U.N. on its hull."
+    ),
+    stable_below: float = typer.Option(
+        0.1, "--stable-below", help="Crystals: highest e_hull of S.U.N., eV/atom."
+    ),
     symprec: float = typer.Option(0.1, "--symprec", help="Crystals: tolerance of the space groups, A."),
 ) -> None:
     """Score a model on grouped folds or a stored split, or measure generated crystals: n and 95 % interval each."""
@@ -64,7 +73,16 @@ def evaluate(
         from onnes.cli.evaluate_crystals import run as run_crystals
 
         run_crystals(
-            model, reference=reference, relaxed=relaxed, symprec=symprec, seed=seed, out=out, as_json=as_json
+            model,
+            reference=reference,
+            relaxed=relaxed,
+            truth=truth,
+            stability=stability,
+            stable_below=stable_below,
+            symprec=symprec,
+            seed=seed,
+            out=out,
+            as_json=as_json,
         )
         return
     from onnes.errors import InputError, SettingsError

@@ -41,6 +41,9 @@ def run(
     *,
     reference: Path | None,
     relaxed: Path | None,
+    truth: Path | None,
+    stability: Path | None,
+    stable_below: float,
     symprec: float,
     seed: int,
     out: Path | None,
@@ -51,7 +54,9 @@ def run(
     Raises
     ------
     InputError
-        Nothing readable.
+        Nothing readable; ``missing-path``.
+    DataError
+        ``bad-table``, for ``stability``.
     SettingsError
         ``no-data`` for what is no set of crystals; ``bad-setting``.
     """
@@ -68,6 +73,8 @@ def run(
     path = Path(model)
     if not 0.0 < symprec < 1.0:
         raise SettingsError("bad-setting", f"--symprec {symprec:g} is no tolerance in A; 0.1 is usual")
+    # Before anything that takes long: a table that cannot be used.
+    assessed = _assessed(stability) if stability else None
     crystals, refused = _read(path)
     against, lost = _read(reference) if reference else ([], 0)
     pairs = _pairs(crystals, _read(relaxed)[0]) if relaxed else None
@@ -87,6 +94,10 @@ def run(
         found.notes.append(
             f"{len(pairs or [])} of {len(crystals)} crystals have a relaxed one of the same name"
         )
+    if truth:
+        _predicted(found, crystals, _read(truth)[0])
+    if assessed is not None:
+        _sun(found, crystals, refused, assessed, stable_below)
     if as_json:
         typer.echo(json.dumps(found.to_dict(), indent=1, allow_nan=False))
     else:
@@ -113,6 +124,75 @@ def _read(path: Path) -> tuple[list[Crystal], int]:
 def _pairs(crystals: list[Crystal], relaxed: list[Crystal]) -> list[tuple[Structure, Structure]]:
     by_id = {c.id: c.structure for c in relaxed}
     return [(c.structure, by_id[c.id]) for c in crystals if c.id in by_id]
+
+
+def _predicted(found: Report, crystals: list[Crystal], truth: list[Crystal]) -> None:
+    """Structure prediction: the crystal of a name is the guess for the true one of that name."""
+    from onnes.errors import SettingsError
+    from onnes.generate.metrics import DEFAULT, LOOSE, prediction
+
+    guesses = {c.id: c.structure for c in crystals}
+    pairs = [([guesses[t.id]] if t.id in guesses else [], t.structure) for t in truth]
+    missing = sum(not g for g, _ in pairs)
+    if missing == len(pairs):
+        raise SettingsError("no-pairs", "no crystal has the name of a true one")
+    for name, tolerances in (("loose", LOOSE), ("default", DEFAULT)):
+        rates = prediction([g for g, _ in pairs], [t for _, t in pairs], tolerances)
+        found.figures[f"match_rate_{name}"] = rates["match_rate_first"]
+        found.figures[f"rmsd_{name}"] = rates["rmsd_first"]
+    found.notes.append(
+        f"match rate of {len(pairs)} true crystals, {missing} of them without a guess; rmsd in (V/n)^(1/3)"
+    )
+
+
+def _assessed(path: Path) -> dict[str, dict[str, Any]]:
+    """Rows of the table of ``onnes stability`` by id."""
+    import pandas as pd
+
+    from onnes.errors import DataError, InputError
+
+    needed = ("id", "status", "e_hull_eV_atom", "novelty", "same_as")
+    try:
+        table = pd.read_csv(path, dtype={c: str for c in needed if c != "e_hull_eV_atom"})
+        missing = [c for c in needed if c not in table]
+        if missing:
+            raise DataError(
+                "bad-table", f"{path} lacks {', '.join(missing)}; onnes stability --out writes them"
+            )
+        energies = pd.to_numeric(table["e_hull_eV_atom"])
+    except FileNotFoundError:
+        raise InputError("missing-path", f"{path} does not exist") from None
+    except (OSError, ValueError) as error:
+        raise DataError("bad-table", f"{path} is no table of onnes stability: {error!s:.100}") from None
+    texts = table[list(needed)].drop(columns="e_hull_eV_atom").fillna("")
+    rows = texts.assign(e_hull_eV_atom=energies).to_dict("records")
+    return {str(row["id"]): {str(k): v for k, v in row.items()} for row in rows}
+
+
+def _sun(
+    found: Report, crystals: list[Crystal], refused: int, rows: dict[str, dict[str, Any]], below: float
+) -> None:
+    """Stable, unique and novel, of all crystals given."""
+    from onnes.errors import SettingsError
+    from onnes.generate.shares import share
+    from onnes.stability.sun import sun
+
+    ours = [rows[c.id] for c in crystals if c.id in rows]
+    if not ours:
+        raise SettingsError("no-pairs", "no row of the table of --stability has the id of a crystal")
+    lost: list[dict[str, Any]] = [{"status": "missing"}] * (len(crystals) - len(ours) + refused)
+    rates = sun(ours + lost, threshold_eV_atom=below)
+    for name, rate in (
+        ("stable", rates.stable),
+        ("unique_relaxed", rates.unique),
+        ("novel_to_index", rates.novel),
+        ("stable_unique_novel", rates.sun),
+    ):
+        found.figures[name] = share(rate.count, rate.n)
+    found.notes.append(
+        f"stable: at most {below:g} eV/atom above the hull of the table of --stability, relaxed; of all given, "
+        f"{rates.lost} refused, failed or not in the table, {rates.unknown} without a reference"
+    )
 
 
 def _energies(crystals: list[Crystal]) -> list[float]:
