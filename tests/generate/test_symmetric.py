@@ -14,7 +14,8 @@ from pymatgen.core import Composition
 
 from onnes.crystal.read import Crystal, read
 from onnes.crystal.wyckoff import describe
-from onnes.errors import CrystalError, SettingsError
+from onnes.data.records import read_records
+from onnes.errors import CrystalError, InputError, SettingsError
 from onnes.generate.asked import SamplerSettings, amounts
 from onnes.generate.filling import can_fill, can_hold, letters_of
 from onnes.generate.models import open_sampler
@@ -113,6 +114,42 @@ def test_same_seed_same_files_in_any_order_and_after_an_interruption(tmp_path):
     list(write_crystals(tmp_path / "b", 60, 4, settings))
     a, b = ({p.name: p.read_bytes() for p in (tmp_path / x).iterdir()} for x in "ab")
     assert a == b and len(a) == 61
+
+
+def test_records_grow_with_the_files_and_go_on_after_an_interruption(tmp_path):
+    settings = SamplerSettings(steps=2, formula="NbC", space_group=225)
+    whole, cut = tmp_path / "whole.jsonl", tmp_path / "cut.jsonl"
+    list(write_crystals(tmp_path / "a", 50, 4, settings, records=whole))
+    list(itertools.islice(write_crystals(tmp_path / "b", 50, 4, settings, records=cut), 20))
+    assert len(read_records(cut)) == 20
+    with cut.open("a") as stream:
+        stream.write('{"id": "g0000')  # a write that was cut
+    # A file that is gone comes back; its record stays.
+    (tmp_path / "b" / "g000003.cif").unlink()
+    list(write_crystals(tmp_path / "b", 50, 4, settings, records=cut))
+    assert cut.read_bytes() == whole.read_bytes()
+    rows = read_records(whole)
+    assert [r.id for r in rows] == [f"g{i:06d}" for i in range(50)] and not rows.bad
+    assert {r.formula for r in rows} == {"CNb"} and rows[0].meta["generated"]["space_group"] == 225
+    files = {c.id: c.structure for c in read([tmp_path / "b"])}
+    assert len(files) == 50
+    for r in rows:
+        assert files[r.id].volume == pytest.approx(r.volume, rel=1e-6)
+
+
+@pytest.mark.parametrize("content", ['{"id": "mine"}\n', "no json\n", ""])
+def test_records_of_something_else_are_not_written_to(tmp_path, content):
+    settings = SamplerSettings(steps=2, formula="NbC", space_group=225)
+    mine = tmp_path / "mine.jsonl"
+    mine.write_text(content)
+    if not content:
+        next(write_crystals(tmp_path / "a", 1, 4, settings, records=mine))
+        content = mine.read_text()
+    with pytest.raises(InputError, match="other-run"):
+        next(write_crystals(tmp_path / "b", 1, 5, settings, records=mine))
+    assert mine.read_text() == content
+    with pytest.raises(SettingsError, match="bad-setting"):
+        next(write_crystals(tmp_path / "b", 1, 5, settings, records=tmp_path / "b" / "in.jsonl"))
 
 
 def test_crystals_are_sound_and_keep_their_symmetry_in_files(tmp_path):

@@ -50,6 +50,9 @@ def generate(
     templates: Path = typer.Option(
         None, "--templates", help="Known crystals (file or folder) for --ranked or --model prototypes."
     ),
+    records: Path = typer.Option(
+        None, "--records", help="Write them to this .jsonl as well, one record a line, outside the folder."
+    ),
 ) -> None:
     """Draw crystals, unrelaxed, one CIF each; whatever is asked for is obeyed, nothing is filtered afterwards."""
     from onnes.errors import SettingsError
@@ -76,6 +79,8 @@ def generate(
     if ranked or substituted:
         if settings.model != "symmetric":
             raise SettingsError("bad-setting", "--ranked needs --model symmetric or prototypes")
+        if records is not None:
+            raise SettingsError("bad-setting", "--records is not for ranked crystals; ranking.csv lists them")
         from onnes.cli.generate_ranked import run
 
         written = run(
@@ -92,7 +97,7 @@ def generate(
     if templates is not None:
         raise SettingsError("bad-setting", "--templates needs --ranked or --model prototypes")
     done = 0
-    for done in write_crystals(out, n, seed, settings):
+    for done in write_crystals(out, n, seed, settings, records=records):
         if done % 48 == 0:
             typer.echo(f"generated {done}/{n}", err=True)
     typer.echo(f"{done} crystals in {out}")

@@ -1,4 +1,4 @@
-"""Writing generated crystals: one CIF each, a manifest that names model, seed and settings."""
+"""Writing generated crystals: one CIF each, a manifest that names model, seed and settings, records where asked."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pymatgen.io.cif import CifWriter
 
 from onnes.data.files import atomic_text
-from onnes.errors import InputError
+from onnes.errors import DataError, InputError, SettingsError
 from onnes.generate.asked import SamplerSettings
 from onnes.generate.models import open_sampler
 from onnes.generate.sampling import BLOCK, NOISE, SETTLE
@@ -21,30 +21,106 @@ if TYPE_CHECKING:
 
 
 def write_crystals(
-    out: Path, n: int, seed: int, settings: SamplerSettings, model: str | Path | None = None
+    out: Path,
+    n: int,
+    seed: int,
+    settings: SamplerSettings,
+    model: str | Path | None = None,
+    records: Path | None = None,
 ) -> Iterator[int]:
     """Write ``g000000.cif`` ... and yield how many of the n exist, after each.
 
     Files that exist are kept (each was published whole), so an interrupted call resumes.
 
+    Parameters
+    ----------
+    out : Path
+    n, seed : int
+    settings : SamplerSettings
+    model : path, optional
+        Checkpoint; the shipped one by default.
+    records : Path, optional
+        File of records (jsonl), one line for each crystal, that grows along; an interrupted one goes on.
+
     Raises
     ------
     InputError
-        ``other-run`` when the folder holds crystals of another seed, model or settings; ``not-a-folder``,
-        ``cannot-write``, ``damaged-manifest``.
+        ``other-run`` when the folder holds crystals of another seed, model or settings, or the file of records
+        those of another folder; ``not-a-folder``, ``cannot-write``, ``damaged-manifest``.
+    SettingsError
+        ``bad-setting`` for records within the folder, which would count its crystals twice when it is read.
     """
+    if records is not None and out.resolve() in records.resolve().parents:
+        raise SettingsError("bad-setting", f"--records {records} lies within {out}; it belongs elsewhere")
     sampler = open_sampler(settings, model)
-    claim(out, {"weights": sampler.checkpoint.hash, "seed": seed, **facts_of(settings)})
+    facts = {"weights": sampler.checkpoint.hash, "seed": seed, **facts_of(settings)}
+    # Before the folder is taken: a wrong name of a file leaves it free.
+    listed = _resumed(records, facts) if records is not None else n
+    claim(out, facts)
     done = 0
     for start in range(0, n, BLOCK):
         stop = min(start + BLOCK, n)
-        missing = [i for i in range(start, stop) if not _path(out, i).exists()]
+        missing = [i for i in range(start, stop) if i >= listed or not _path(out, i).exists()]
         drawn = dict(sampler.sample(start, stop, seed)) if missing else {}
         for i in range(start, stop):
-            if i in missing:
+            if not _path(out, i).exists():
                 write_cif(out, i, drawn[i])
+            if records is not None and i >= listed:
+                _append(records, _record(drawn[i], i, facts))
             done += 1
             yield done
+
+
+def _record(structure: Structure, index: int, facts: dict[str, Any]) -> str:
+    from onnes.data.records import Record, encode
+
+    name, meta = _name(index), {"generated": _told(facts)}
+    try:
+        return encode(Record.from_structure(structure, name, source="onnes generate", meta=meta)) + "\n"
+    except DataError as error:  # a cell without volume: its line says so, and readers refuse it
+        return json.dumps({"id": name, "refused": error.code, "meta": meta}) + "\n"
+
+
+def _told(facts: dict[str, Any]) -> dict[str, Any]:
+    """Model, seed and what was asked for; what was not is left out."""
+    return {k: v for k, v in facts.items() if v not in (None, "", [])}
+
+
+def _append(path: Path, line: str) -> None:
+    try:
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write(line)
+    except OSError as error:
+        raise InputError("cannot-write", f"cannot write {path}: {error.strerror}") from None
+
+
+def _resumed(path: Path, facts: dict[str, Any]) -> int:
+    """Whole lines of a file of records; a line that was cut goes, one of another run is an error."""
+    whole = 0
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        with path.open("rb+") as stream:
+            end = 0
+            for line in stream:
+                if not line.endswith(b"\n"):
+                    break
+                if not _ours(line, whole, facts):
+                    raise InputError("other-run", f"{path} holds other crystals; use another file")
+                whole, end = whole + 1, end + len(line)
+            stream.truncate(end)
+    except OSError as error:
+        raise InputError("cannot-write", f"cannot write {path}: {error.strerror}") from None
+    return whole
+
+
+def _ours(line: bytes, index: int, facts: dict[str, Any]) -> bool:
+    try:
+        row = json.loads(line)
+        told = row["meta"]["generated"]
+    except (ValueError, KeyError, TypeError):
+        return False
+    return bool(row.get("id") == _name(index) and told == json.loads(json.dumps(_told(facts))))
 
 
 def facts_of(settings: SamplerSettings) -> dict[str, Any]:
@@ -112,5 +188,9 @@ def _read(manifest: Path) -> Any:
         raise InputError("damaged-manifest", f"{manifest} cannot be read; use another folder") from None
 
 
+def _name(index: int) -> str:
+    return f"g{index:06d}"
+
+
 def _path(out: Path, index: int) -> Path:
-    return out / f"g{index:06d}.cif"
+    return out / f"{_name(index)}.cif"
