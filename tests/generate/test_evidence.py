@@ -8,7 +8,7 @@ import pytest
 from pymatgen.core import Lattice, Structure
 
 from onnes.errors import CrystalError, ModelError
-from onnes.generate.evidence import COLUMNS, FEWEST, PrototypeOrder, rows_of
+from onnes.generate.evidence import COLUMNS, COMPARED, FEWEST, KIND, PrototypeOrder, compared, rows_of
 from onnes.generate.prototypes import FAR, TEMPERATURES, Templates, pool, substitute, template
 from onnes.generate.ranking import fitting, learned
 from onnes.generate.site_sampling import Wish
@@ -70,6 +70,17 @@ def test_columns_are_finite_and_named():
     assert named["log share of votes at 0.05, home"] == pytest.approx(np.log(1e-4))
 
 
+def test_trees_also_see_how_far_a_guess_is_behind_the_best():
+    found, total = pool("NaAt", known(home=True))
+    rows = rows_of([g.crystal for g in found], [g.evidence for g in found], total)
+    seen = compared(rows)
+    assert seen.shape == (2, len(COMPARED)) and np.array_equal(seen[:, : len(COLUMNS)], rows)
+    behind = seen[:, len(COLUMNS) :]
+    assert (behind <= 0).all() and (behind.max(axis=0) == 0).all()
+    # A guess that is alone is behind nobody.
+    assert (compared(rows[:1])[:, len(COLUMNS) :] == 0).all()
+
+
 def test_chances_add_up_and_the_home_data_set_counts_for_more():
     order = PrototypeOrder()
     guesses = order.guesses("NaAt", known(home=True))
@@ -101,3 +112,11 @@ def test_another_kind_of_checkpoint_is_refused(tmp_path):
     with pytest.raises(ModelError) as refused:
         PrototypeOrder(path)
     assert refused.value.code == "wrong-model"
+
+
+def test_trees_of_other_columns_are_refused(tmp_path):
+    path = tmp_path / "other.safetensors"
+    Checkpoint(KIND, {"base": 0.0, "columns": list(COLUMNS)}, {}, {}).save(path)
+    with pytest.raises(ModelError) as refused:
+        PrototypeOrder(path)
+    assert refused.value.code == "other-columns"

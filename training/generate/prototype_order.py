@@ -27,7 +27,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.model_selection import GroupKFold
 
 from onnes.errors import CrystalError
-from onnes.generate.evidence import COLUMNS, KIND, PrototypeOrder, rows_of
+from onnes.generate.evidence import COMPARED, KIND, PrototypeOrder, compared, rows_of
 from onnes.generate.prototypes import Template, Templates, pool
 from onnes.generate.shares import share
 from onnes.learn.store import Checkpoint
@@ -36,7 +36,7 @@ from onnes.learn.tree_arrays import from_boosting
 SETTINGS = {
     "max_iter": 150,
     "learning_rate": 0.05,
-    "max_leaf_nodes": 8,
+    "max_leaf_nodes": 15,
     "min_samples_leaf": 20,
     "l2_regularization": 1.0,
     "random_state": 0,
@@ -111,7 +111,7 @@ def odds(lines: list[dict[str, Any]]) -> np.ndarray:
 
 
 def stacked(lines: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    x = np.concatenate([np.array(line["columns"]) for line in lines])
+    x = np.concatenate([compared(np.array(line["columns"])) for line in lines])
     y = np.concatenate([np.array(line["match"]["loose"]).any(axis=1) for line in lines])
     return x, y, np.repeat(np.arange(len(lines)), [len(line["share"]) for line in lines])
 
@@ -155,7 +155,7 @@ def fit(path: Path, out: Path, train_only: bool) -> None:
     x, y, _ = stacked(used)
     trees = from_boosting(HistGradientBoostingClassifier(**SETTINGS).fit(x, y))
     card |= {"trained_on": len(used), "seed": SETTINGS["random_state"], "settings": SETTINGS}
-    Checkpoint(KIND, {"base": trees.base, "columns": list(COLUMNS)}, card, trees.tensors("trees")).save(out)
+    Checkpoint(KIND, {"base": trees.base, "columns": list(COMPARED)}, card, trees.tensors("trees")).save(out)
     assert np.allclose(PrototypeOrder(out).trees.predict(x[:100]), trees.predict(x[:100]))
     out.with_suffix(".card.json").write_text(json.dumps(card, indent=1) + "\n")
     for name, found in card["match_rate"].items():

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from onnes.errors import ModelError
 from onnes.generate.prototypes import TEMPERATURES, Evidence, Guess, Templates, pool
 from onnes.learn.store import Checkpoint, pretrained
 from onnes.learn.tree_arrays import TreeArrays
@@ -46,15 +47,16 @@ COLUMNS = (
     "crystal system",
     "space group",
 )
+#: What the trees see: each as it is, and less the largest among the guesses for the composition.
+COMPARED = (*COLUMNS, *(f"{name}, less the largest" for name in COLUMNS))
 
 
 def rows_of(crystals: Sequence[Described], evidence: Sequence[Evidence], total: Floats) -> Floats:
-    """Columns of the trees.
+    """What is known of each guess for one composition.
 
     Parameters
     ----------
     crystals : sequence of Described
-        Guesses for one composition.
     evidence : sequence of Evidence
     total : ndarray, shape (2, 5)
         Votes of all guesses for the composition, kept or not.
@@ -82,6 +84,16 @@ def rows_of(crystals: Sequence[Described], evidence: Sequence[Evidence], total: 
     return np.column_stack([shares, *(np.asarray(column, dtype=float) for column in rest)])
 
 
+def compared(rows: Floats) -> Floats:
+    """Columns of the trees, shape (n, 38) as `COMPARED`, from `rows_of` all guesses for one composition.
+
+    Parameters
+    ----------
+    rows : ndarray, shape (n, 19)
+    """
+    return np.hstack([rows, rows - rows.max(axis=0, initial=-np.inf)])
+
+
 class PrototypeOrder:
     """The shipped trees.
 
@@ -93,11 +105,13 @@ class PrototypeOrder:
     Raises
     ------
     ModelError
-        As `onnes.learn.store.Checkpoint.load`.
+        As `onnes.learn.store.Checkpoint.load`; ``other-columns``: trained on other columns than these.
     """
 
     def __init__(self, path: str | Path | None = None) -> None:
         self.checkpoint = Checkpoint.load(path or pretrained("prototype_order.safetensors"), KIND)
+        if tuple(self.checkpoint.settings["columns"]) != COMPARED:
+            raise ModelError("other-columns", "the order of prototypes was trained on other columns")
         self.trees = TreeArrays.read(
             self.checkpoint.tensors, "trees", float(self.checkpoint.settings["base"])
         )
@@ -113,8 +127,8 @@ class PrototypeOrder:
         """
         if not guesses:
             return np.zeros(0)
-        x = rows_of([g.crystal for g in guesses], [g.evidence for g in guesses], total)
-        odds = self.trees.predict(x)
+        rows = rows_of([g.crystal for g in guesses], [g.evidence for g in guesses], total)
+        odds = self.trees.predict(compared(rows))
         found: Floats = np.exp(odds - odds.max())
         return found / found.sum()
 
