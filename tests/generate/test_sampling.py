@@ -112,17 +112,30 @@ def test_another_seed_gives_other_crystals_and_is_not_mixed_in(first):
 
 
 def test_only_the_elements_asked_for():
-    sampler = Sampler(SamplerSettings(model="joint", steps=10, elements=("Li", "B", "C")))
-    for _, structure in sampler.sample(0, 48, 0):
+    sampler = Sampler(SamplerSettings(model="joint", steps=2, elements=("Li", "B", "C")), settle=0)
+    made = [structure for _, structure in sampler.sample(0, 200, 0)]
+    assert len(made) == 200
+    for structure in made:
         assert {e.symbol for e in structure.elements} <= {"Li", "B", "C"}
 
 
 def test_a_formula_is_kept_and_a_space_group_is_refused():
-    sampler = Sampler(SamplerSettings(model="joint", steps=10, formula="MgB2"))
-    for _, structure in sampler.sample(0, 48, 0):
-        assert structure.composition.reduced_formula == "MgB2"
+    sampler = Sampler(SamplerSettings(model="joint", steps=2, formula="MgB2"), settle=0)
+    made = [structure for _, structure in sampler.sample(0, 200, 0)]
+    assert len(made) == 200 and len({len(s) for s in made}) > 1
+    assert {structure.composition.reduced_formula for structure in made} == {"MgB2"}
     with pytest.raises(SettingsError, match="no-space-group"):
         SamplerSettings(model="joint", space_group=225)
+
+
+def test_a_number_of_atoms_is_kept_and_the_part_asked_for_changes_nothing():
+    sampler = Sampler(SamplerSettings(model="joint", steps=2, atoms=3, exclude=("O", "H")), settle=0)
+    made = dict(sampler.sample(0, 200, 0))
+    assert {len(s) for s in made.values()} == {3} and len(made) == 200
+    assert not any(e.symbol in ("O", "H") for s in made.values() for e in s.elements)
+    # 200 crystals, five of them, or two blocks: the same crystals.
+    part = dict(sampler.sample(46, 51, 0))
+    assert list(part) == [46, 47, 48, 49, 50] and all(part[i] == made[i] for i in part)
 
 
 @pytest.mark.parametrize("name", ["Cm", "Xx"])
@@ -155,6 +168,21 @@ def test_excluded_elements_do_not_occur_and_guidance_keeps_the_seed():
     one, two = ([s for _, s in Sampler(settings).sample(0, 24, 7)] for _ in range(2))
     assert one == two
     assert not any(e.symbol in ("Nb", "Ti") for s in one for e in s.elements)
+
+
+def test_a_push_without_a_target_is_refused(tmp_path):
+    refused = onnes("generate", "--n", 1, "--guidance", 1, "--out", tmp_path / "a")
+    assert refused.returncode == 2 and "--target-tc" in refused.stderr and "[bad-setting]" in refused.stderr
+    assert not (tmp_path / "a").exists()
+
+
+def test_messages_say_what_was_given_and_what_is_allowed():
+    with pytest.raises(SettingsError, match=r"temperature 0,.*temperature > 0"):
+        SamplerSettings(temperature=0.0)
+    with pytest.raises(SettingsError, match="21 atoms cannot be made: 1 to 20 "):
+        Sampler(SamplerSettings(model="joint", atoms=21))
+    with pytest.raises(SettingsError, match="multiples of 3 for MgB2"):
+        Sampler(SamplerSettings(model="joint", atoms=4, formula="MgB2"))
 
 
 def test_folders_that_cannot_be_used_are_named(tmp_path):

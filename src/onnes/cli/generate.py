@@ -63,6 +63,8 @@ def generate(
         tuple(e.strip() for e in text.split(",") if e.strip()) for text in (elements, exclude)
     )
     substituted = model == "prototypes"
+    if guidance and target_tc is None:
+        raise SettingsError("bad-setting", "--guidance pushes towards --target-tc, which is not given")
     settings = SamplerSettings(
         model="symmetric" if substituted else model,
         steps=steps,

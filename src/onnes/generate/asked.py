@@ -71,11 +71,12 @@ class SamplerSettings:
             raise SettingsError("unknown-model", f"model {self.model!r} is not one of {', '.join(MODELS)}")
         steps = 2 if self.steps is None else self.steps
         numbers = (self.temperature, self.corrector, self.guidance)
-        if not np.isfinite(numbers).all():
-            raise SettingsError("bad-setting", f"temperature, corrector and guidance must be finite: {self}")
-        if steps < 2 or self.temperature <= 0 or min(self.corrector, self.guidance) < 0:
+        fine = np.isfinite(numbers).all() and self.temperature > 0 and min(numbers) >= 0
+        if not fine or steps < 2:
             raise SettingsError(
-                "bad-setting", f"steps >= 2, temperature > 0, corrector and guidance >= 0 needed: {self}"
+                "bad-setting",
+                f"steps {steps}, temperature {self.temperature:g}, corrector {self.corrector:g}, guidance "
+                f"{self.guidance:g}: finite ones are needed, steps >= 2, temperature > 0, the others >= 0",
             )
         if self.target_tc is not None and not 0 < self.target_tc < np.inf:
             raise SettingsError(
@@ -189,10 +190,8 @@ def wish_of(
     if asked and not allowed >= set(formula):
         raise SettingsError("bad-setting", f"{settings.formula} has elements that are excluded or not listed")
     if settings.atoms is not None and (not 1 <= settings.atoms <= most or settings.atoms % unit):
-        raise SettingsError(
-            "cannot-fill",
-            f"{settings.atoms} atoms cannot be made: 1 to {most}, multiples of {unit} for this composition",
-        )
+        units = f", multiples of {unit} for {settings.formula}" if formula else ""
+        raise SettingsError("cannot-fill", f"{settings.atoms} atoms cannot be made: 1 to {most}{units}")
     if settings.like and settings.like not in sources:
         raise SettingsError(
             "unknown-data-set",
