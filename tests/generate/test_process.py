@@ -4,9 +4,78 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import nn
 
+from onnes.generate.asked import SamplerSettings
 from onnes.generate.crystals import niggli_primitive
+from onnes.generate.diffusion import CLEAN_TYPES, JointDiffusion
 from onnes.generate.process import LatticeScale, alpha_bar, masked, score_rms, sigma, wrapped_score
+from onnes.generate.sampling import Sampler, _lattice_step, _predict
+from onnes.nets.denoiser import MASK, Denoised, DenoiserSettings
+
+
+class Spy(nn.Module):
+    """Keeps what the network is shown."""
+
+    def forward(self, types, frac, lattice, cell, time, log_tc, stable):
+        self.types, self.frac, self.lattice, self.time = types, frac, lattice, time
+        return Denoised(torch.zeros(*types.shape, 101), torch.zeros_like(lattice), torch.zeros_like(frac))
+
+
+def test_forward_process_has_its_marginals():
+    """What the loss shows the network, in ten bins of time, against the closed forms of the three channels."""
+    torch.manual_seed(0)
+    b, n = 20_000, 3
+    scale = LatticeScale((0.1,) * 6, (0.7,) * 6)
+    model = JointDiffusion(DenoiserSettings(hidden=16, layers=1), scale)
+    model.net = spy = Spy()
+    clean = torch.tensor([0.5, -1.0, 0.0, 2.0, 0.3, -0.4])
+    frac = torch.tensor([[0.0, 0.1, 0.9], [0.5, 0.5, 0.5], [0.3, 0.7, 0.2]])
+    model(
+        {
+            "types": torch.tensor([12, 5, 5]).expand(b, n),
+            "frac": frac.expand(b, n, 3),
+            "lattice": (0.1 + 0.7 * clean).expand(b, 6),
+            "log_tc": torch.zeros(b),
+            "stable": torch.ones(b, dtype=torch.long),
+        }
+    )
+    assert np.histogram(spy.time, 10, (0, 1))[0].tolist() == [b // 10] * 10
+    for low in np.arange(10) / 10:
+        here = (spy.time >= low) & (spy.time < low + 0.1)
+        t = spy.time[here]
+        a = alpha_bar(t)[:, None]
+        noise = (spy.lattice[here] - a.sqrt() * clean) / (1 - a).sqrt()
+        # 12,000 normal values: five standard errors of mean and variance.
+        assert abs(float(noise.mean())) < 0.046 and abs(float(noise.var()) - 1) < 0.065
+        gone = float((spy.types[here] == MASK).double().mean())
+        assert abs(gone - (1 - CLEAN_TYPES) * float(masked(t).mean())) < 0.05
+        # A wrapped normal has E cos(2 pi x) = exp(-2 pi^2 sigma^2) and no mean sine.
+        angle = 2 * np.pi * (spy.frac[here] - frac)
+        expected = torch.exp(-2 * (np.pi * sigma(t)) ** 2)[:, None, None]
+        assert abs(float((angle.cos() - expected).mean())) < 0.03 and abs(float(angle.sin().mean())) < 0.03
+
+
+def test_reverse_steps_lead_from_one_marginal_to_the_next():
+    """Given the clean crystal, a step from t ends with the marginal of u, strided or not."""
+    torch.manual_seed(1)
+    for t, u in ((torch.tensor(0.9), torch.tensor(0.5)), (torch.tensor(0.4), torch.tensor(0.38))):
+        clean, a, b = torch.full((50_000,), 1.5), alpha_bar(t), alpha_bar(u)
+        x = a.sqrt() * clean + (1 - a).sqrt() * torch.randn(50_000)
+        x = _lattice_step(x, clean, t, u, torch.randn(50_000))
+        torch.testing.assert_close(x.mean(), b.sqrt() * 1.5, atol=0.025, rtol=0)
+        torch.testing.assert_close(x.var(), 1 - b, atol=0.0, rtol=0.04)
+    t, u = torch.tensor(0.4), torch.tensor(0.2)  # narrow: hardly wrapped
+    away = sigma(t) * torch.randn(50_000)
+    score = wrapped_score(away, sigma(t).expand(50_000)) / score_rms(t[None])[0]
+    moved = _predict(away % 1.0, score, t, u, torch.randn(50_000))
+    torch.testing.assert_close((moved - moved.round()).std(), sigma(u), atol=0.0, rtol=0.03)
+    sampler = Sampler(SamplerSettings(model="joint"))
+    g = torch.Generator().manual_seed(0)
+    t, u = torch.tensor(0.8), torch.tensor(0.5)
+    types = torch.where(torch.rand((20_000, 2), generator=g) < masked(t), MASK, 5)
+    types = sampler._reveal(types, torch.zeros(20_000, 2, 101), t, u, g)
+    assert abs(float((types == MASK).double().mean()) - float(masked(u))) < 0.015
 
 
 def test_schedules_run_from_clean_to_noise():
