@@ -1,7 +1,7 @@
 """What fewer sampling steps cost: soundness, symmetry and structure prediction by the number of steps.
 
-    python training/generate/steps.py --data DATA --kind symmetric --steps 5 10 30 100 --out steps.json
-    python training/generate/steps.py --data DATA --kind joint --steps 10 20 50 100 --out steps.json
+    python training/generate/steps.py --data DATA --kind symmetric --steps 5 10 30 --out steps.json
+    python training/generate/steps.py --data DATA --kind joint --steps 10 20 --out steps.json
 
 48 crystals each of seeds 100 and 101 for the shares. Structure prediction of the 102 validation rows of JARVIS-SC, one
 draw each: the symmetric model is told space group, letters and elements (the symbols do not depend on the steps), the
