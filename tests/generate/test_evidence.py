@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
 
-from onnes.errors import CrystalError, ModelError
+from onnes.errors import CrystalError, ModelError, SettingsError
 from onnes.generate.evidence import COLUMNS, COMPARED, FEWEST, KIND, PrototypeOrder, compared, rows_of
 from onnes.generate.prototypes import FAR, TEMPERATURES, Templates, pool, substitute, template
 from onnes.generate.ranking import fitting, learned
@@ -93,6 +93,8 @@ def test_chances_add_up_and_the_home_data_set_counts_for_more():
     assert order.chances([], np.zeros((2, 5))).shape == (0,)
     with pytest.raises(CrystalError):
         order.guesses("Al7B3", known(home=True))
+    with pytest.raises(SettingsError, match="no-home-templates"):
+        order.guesses("NaAt", known(home=False))
 
 
 def test_learned_order_needs_templates_of_the_home_data_set():

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from onnes.errors import ModelError
+from onnes.errors import ModelError, SettingsError
 from onnes.generate.prototypes import TEMPERATURES, Evidence, Guess, Templates, pool
 from onnes.learn.store import Checkpoint, pretrained
 from onnes.learn.tree_arrays import TreeArrays
@@ -146,8 +146,13 @@ class PrototypeOrder:
         Raises
         ------
         CrystalError, SettingsError
-            As for `onnes.generate.prototypes.substitute`.
+            As for `onnes.generate.prototypes.substitute`; ``no-home-templates``: the order was trained to tell what
+            its home data set holds, and no template is of it.
         """
+        if not templates.at_home:
+            raise SettingsError(
+                "no-home-templates", f"no template is of {HOME[0]}; use substitute(), which orders by votes"
+            )
         found, total = pool(composition, templates)
         chance = self.chances(found, total)
         best = np.argsort(-chance, kind="stable")[:k]

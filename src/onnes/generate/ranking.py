@@ -141,7 +141,7 @@ def candidates(
     Raises
     ------
     SettingsError
-        ``no-formula``.
+        ``no-formula``; ``higher-symmetry`` as `SymmetricSampler.sample`.
     """
     wish = sampler.wish
     if not wish.formula:
@@ -152,9 +152,13 @@ def candidates(
         if frame.n_atoms <= sampler.sites.net.settings.max_atoms:
             new = {"frame": frame, "drawn": 0.0, "substituted": chance}
             found.setdefault(key_of(frame), new | {"structure": guess.crystal.primitive()})
-    for drawn in sampler.symbols([wish] * draws, seed):
+    for drawn in filter(lambda d: sampler.keeps(d.frame), sampler.symbols([wish] * draws, seed)):
         new = {"frame": drawn.frame, "drawn": 0.0, "substituted": 0.0, "structure": None}
         found.setdefault(key_of(drawn.frame), new)["drawn"] += 1.0 / draws
+    if not found:
+        raise SettingsError(
+            "higher-symmetry", f"{draws} draws all have more symmetry than what was asked for"
+        )
     chosen = _worth([found[k] for k in sorted(found, key=str)])
     bare = [c for c in chosen if c["structure"] is None]
     generator = torch.Generator().manual_seed(seed + 1)

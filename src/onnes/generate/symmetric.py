@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -9,15 +10,20 @@ import numpy as np
 import torch
 from pymatgen.core import Structure
 
+from onnes.errors import SettingsError
 from onnes.generate.asked import SamplerSettings, wish_of
 from onnes.generate.diffusion import OrbitDiffusion
+from onnes.generate.generic import generic_group
 from onnes.generate.orbit_sampling import OrbitSampler, OrbitSettings
-from onnes.generate.orbits import FamilyScale
+from onnes.generate.orbits import FamilyScale, Frame
 from onnes.generate.sampling import BLOCK
 from onnes.generate.site_sampling import Drawn, SiteSampler, Wish
 from onnes.learn.store import Checkpoint, pretrained
 from onnes.nets.denoiser import DenoiserSettings
 from onnes.nets.sites import SiteSettings, SiteTransformer
+
+#: Times that a block is drawn again where symbols have more symmetry than the group asked for.
+ROUNDS = 20
 
 
 class SymmetricSampler:
@@ -29,6 +35,11 @@ class SymmetricSampler:
     path : path, optional
         Checkpoint of kind ``symmetric``; the shipped one by default.
 
+    Attributes
+    ----------
+    rejected : Counter
+        Symbols that were drawn and left aside, by reason.
+
     Raises
     ------
     SettingsError
@@ -38,6 +49,7 @@ class SymmetricSampler:
     def __init__(self, settings: SamplerSettings, path: str | Path | None = None) -> None:
         self.checkpoint = Checkpoint.load(path or pretrained("symmetric.safetensors"), "symmetric")
         self.settings = settings
+        self.rejected: Counter[str] = Counter()
         stored = self.checkpoint.settings
         network = SiteSettings(**stored["sites"])
         sources = stored.get("like", ())
@@ -65,16 +77,47 @@ class SymmetricSampler:
         return model.eval()
 
     def sample(self, start: int, stop: int, seed: int) -> Iterator[tuple[int, Structure]]:
-        """Yield ``(index, structure)`` for start <= index < stop; the same for the same seed and index."""
+        """Yield ``(index, structure)`` for start <= index < stop; the same for the same seed and index.
+
+        Raises
+        ------
+        SettingsError
+            ``higher-symmetry``: all symbols drawn for the group or number of atoms asked for have more symmetry.
+        """
         for block in range(start // BLOCK, -(-stop // BLOCK)):
             rng = np.random.default_rng([seed, block])
-            drawn = self.sites.draw([self.wish] * BLOCK, rng)
+            frames = self._frames(rng)
             generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-            made = self.orbits.draw([d.frame for d in drawn], generator, self.wish.log_tc)
+            made = self.orbits.draw(frames, generator, self.wish.log_tc)
             for i, structure in enumerate(made):
                 index = block * BLOCK + i
                 if start <= index < stop:
                     yield index, structure
+
+    def keeps(self, frame: Frame) -> bool:
+        """Whether a frame has the group, and so the primitive cell, that was asked for, and no higher one."""
+        asked = self.wish.group is not None or self.wish.atoms is not None
+        return not asked or generic_group(frame) == frame.number
+
+    def _frames(self, rng: np.random.Generator) -> list[Frame]:
+        """Draw the symbols of a block, those aside that have more symmetry than their group.
+
+        Where few are left after `ROUNDS`, these are taken again.
+        """
+        kept: list[Frame] = []
+        for _ in range(ROUNDS):
+            drawn = [d.frame for d in self.sites.draw([self.wish] * BLOCK, rng)]
+            fine = [f for f in drawn if self.keeps(f)]
+            if len(fine) < BLOCK:
+                self.rejected["symbols of a higher space group"] += BLOCK - len(fine)
+            kept += fine
+            if len(kept) >= BLOCK:
+                return kept[:BLOCK]
+        if not kept:
+            raise SettingsError(
+                "higher-symmetry", f"{ROUNDS * BLOCK} draws all have more symmetry than what was asked for"
+            )
+        return kept + [kept[i] for i in rng.integers(len(kept), size=BLOCK - len(kept))]
 
     def symbols(self, wishes: Sequence[Wish], seed: int) -> list[Drawn]:
         """Draw space groups, letters and elements only."""
