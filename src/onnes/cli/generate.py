@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import typer
@@ -57,7 +58,8 @@ def generate(
     """Draw crystals, unrelaxed, one CIF each; whatever is asked for is obeyed, nothing is filtered afterwards."""
     from onnes.errors import SettingsError
     from onnes.generate.asked import SamplerSettings
-    from onnes.generate.write import write_crystals
+    from onnes.generate.sampling import BLOCK
+    from onnes.generate.write import rejections, write_crystals
 
     wanted, unwanted = (
         tuple(e.strip() for e in text.split(",") if e.strip()) for text in (elements, exclude)
@@ -99,7 +101,22 @@ def generate(
     if templates is not None:
         raise SettingsError("bad-setting", "--templates needs --ranked or --model prototypes")
     done = 0
-    for done in write_crystals(out, n, seed, settings, records=records):
-        if done % 48 == 0:
+    for done in write_crystals(out, n, seed, settings, records=records, begin=_once(BLOCK)):
+        if done % BLOCK == 0:
             typer.echo(f"generated {done}/{n}", err=True)
     typer.echo(f"{done} crystals in {out}")
+    for what, count in rejections(out).items():
+        typer.echo(f"{count} {what} were left aside, in blocks of {BLOCK} crystals")
+
+
+def _once(block: int) -> Callable[[int, int], None]:
+    """Say that drawing begins, the first time: a block of the slower models takes a minute."""
+    said = False
+
+    def begin(start: int, stop: int) -> None:
+        nonlocal said
+        if not said:
+            said = True
+            typer.echo(f"drawing a block of {block} crystals, from g{start:06d} on", err=True)
+
+    return begin

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,9 @@ from onnes.generate.sampling import BLOCK, NOISE, SETTLE
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
+#: What a manifest holds of the course of a run, not of what was asked: two runs may differ in it.
+COURSE = "rejected"
+
 
 def write_crystals(
     out: Path,
@@ -27,6 +31,7 @@ def write_crystals(
     settings: SamplerSettings,
     model: str | Path | None = None,
     records: Path | None = None,
+    begin: Callable[[int, int], None] | None = None,
 ) -> Iterator[int]:
     """Write ``g000000.cif`` ... and yield how many of the n exist, after each.
 
@@ -41,6 +46,8 @@ def write_crystals(
         Checkpoint; the shipped one by default.
     records : Path, optional
         File of records (jsonl), one line for each crystal, that grows along; an interrupted one goes on.
+    begin : callable, optional
+        Told ``(start, stop)`` of each block that has to be drawn, before that begins.
 
     Raises
     ------
@@ -61,7 +68,13 @@ def write_crystals(
     for start in range(0, n, BLOCK):
         stop = min(start + BLOCK, n)
         missing = [i for i in range(start, stop) if i >= listed or not _path(out, i).exists()]
-        drawn = dict(sampler.sample(start, stop, seed)) if missing else {}
+        drawn = {}
+        if missing:
+            if begin is not None:
+                begin(start, stop)
+            earlier = Counter(getattr(sampler, "rejected", ()))
+            drawn = dict(sampler.sample(start, stop, seed))
+            _note(out, facts, start // BLOCK, Counter(getattr(sampler, "rejected", ())) - earlier)
         for i in range(start, stop):
             if not _path(out, i).exists():
                 write_cif(out, i, drawn[i])
@@ -69,6 +82,42 @@ def write_crystals(
                 _append(records, _record(drawn[i], i, facts))
             done += 1
             yield done
+
+
+def rejections(out: Path) -> dict[str, int]:
+    """What was drawn and left aside for the crystals of a folder, by reason, all sessions together.
+
+    Parameters
+    ----------
+    out : Path
+        As given to `write_crystals`. Crystals are drawn in whole blocks, so the counts are of whole blocks.
+
+    Returns
+    -------
+    dict of str to int
+        Empty where the model leaves nothing aside.
+
+    Raises
+    ------
+    InputError
+        ``damaged-manifest``.
+    """
+    total: Counter[str] = Counter()
+    for counts in _read(out / "manifest.txt").get(COURSE, {}).values():
+        total.update(counts)
+    return dict(total)
+
+
+def _note(out: Path, facts: dict[str, Any], block: int, rejected: Counter[str]) -> None:
+    """Keep the counts of a block; one that was interrupted and is drawn again is not counted twice."""
+    if rejected:
+        by_block = _read(out / "manifest.txt").get(COURSE, {}) | {str(block): dict(rejected)}
+        _publish(out, facts | {COURSE: by_block})
+
+
+def _publish(out: Path, facts: dict[str, Any]) -> None:
+    with atomic_text(out / "manifest.txt") as handle:
+        handle.write(json.dumps(facts, indent=1) + "\n")
 
 
 def _record(structure: Structure, index: int, facts: dict[str, Any]) -> str:
@@ -140,8 +189,7 @@ def claim(out: Path, facts: dict[str, Any]) -> None:
         As `write_crystals`.
     """
     if not claimed(out, facts):
-        with atomic_text(out / "manifest.txt") as handle:
-            handle.write(json.dumps(facts, indent=1) + "\n")
+        _publish(out, facts)
 
 
 def claimed(out: Path, facts: dict[str, Any]) -> bool:
@@ -161,8 +209,8 @@ def claimed(out: Path, facts: dict[str, Any]) -> bool:
     manifest = out / "manifest.txt"
     if manifest.exists():
         held = _read(manifest)
-        if held != facts:
-            old = held if isinstance(held, dict) else {}
+        old = {k: v for k, v in held.items() if k != COURSE} if isinstance(held, dict) else {}
+        if old != facts:
             differ = sorted(k for k in {*old, *facts} if old.get(k) != facts.get(k))
             raise InputError(
                 "other-run",
