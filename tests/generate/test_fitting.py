@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import time
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
 from onnes.errors import DataError, SettingsError
+from onnes.generate import fitting
 from onnes.generate.fitting import Fit, FitSettings, fit
 
 
@@ -98,6 +102,69 @@ def test_the_best_weights_are_kept(tmp_path):
     # Held-out data ask for 1: training to 2 passes it on the way.
     run.run(lambda: run.mean_loss(groups(1.0)))
     assert abs(float(run.weights()["a"]) - 1.0) < abs(float(run.mean[0]) - 1.0)
+
+
+class Judged:
+    """Calls the slope's distance from a number its quality; uses up random numbers and 1,000 s of a clock."""
+
+    clock = 0.0
+
+    def __init__(self, wanted: float = 2.0, stop_at: int = 10**9) -> None:
+        self.wanted, self.stop_at, self.seen = wanted, stop_at, []
+
+    def __call__(self, weights):
+        if len(self.seen) == self.stop_at:
+            raise RuntimeError("killed")
+        torch.rand(7)
+        Judged.clock += 1000.0
+        self.seen.append(float(weights["a"]))
+        return {"quality": -abs(self.seen[-1] - self.wanted), "figures": {"slope": self.seen[-1]}}
+
+
+def lines_of(folder):
+    """Lines of the log that tell of drawn crystals."""
+    log = [json.loads(x) for x in (folder / "log.jsonl").read_text().splitlines()]
+    return [x for x in log if "quality" in x]
+
+
+def test_judging_drawn_crystals_changes_nothing_in_the_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(fitting, "time", SimpleNamespace(time=lambda: time.time() + Judged.clock))
+    plain, judged, judge = Line(), Line(), Judged()
+    one = Fit(plain, plain, groups(), settings(steps=100), tmp_path / "plain")
+    one.run()
+    two = Fit(judged, judged, groups(), settings(steps=100, draw_every=30), tmp_path / "judged")
+    line = two.run(judge=judge)
+    assert torch.equal(one.weights()["a"], two.weights()["a"]) and torch.equal(plain.a, judged.a)
+    # With the averaged weights, at the steps asked for and at the end; what it takes is no training time.
+    assert [x["step"] for x in lines_of(tmp_path / "judged")] == [30, 60, 90, 100]
+    assert judge.seen[-1] == float(two.mean[0]) != float(judged.a.detach())
+    assert two.drawn == lines_of(tmp_path / "judged") and line["seconds"] < 1000.0
+
+
+def test_a_run_that_ends_within_a_judgement_goes_on(tmp_path):
+    wanted = settings(steps=100, draw_every=30, keep_drawn=True)
+    module = Line()
+    with pytest.raises(RuntimeError):
+        Fit(module, module, groups(), wanted, tmp_path).run(judge=Judged(stop_at=2))
+    again = Line()
+    run = Fit(again, again, groups(), wanted, tmp_path)
+    run.run(judge=Judged())
+    assert [x["step"] for x in run.drawn] == [30, 60, 90, 100] and run.drawn == lines_of(tmp_path)
+    # A finished one is not judged anew.
+    last = Fit(again, again, groups(), wanted, tmp_path)
+    last.run(judge=Judged(stop_at=0))
+    assert last.drawn == run.drawn and last.highest == run.highest
+
+
+def test_the_weights_of_the_best_crystals_are_kept(tmp_path):
+    # The slope rises from 0 to 2 and passes 1.2 on the way; a second session keeps what the first one found.
+    module, wanted = Line(), settings(steps=20, draw_every=2, keep_drawn=True, keep_best=True)
+    first = Fit(module, module, groups(), wanted, tmp_path)
+    first.run(judge=Judged(1.2))
+    run = Fit(module, module, groups(), replace(wanted, steps=120), tmp_path)
+    run.run(lambda: run.mean_loss(groups()), Judged(1.2))
+    best = max(x["figures"]["slope"] for x in run.drawn if x["quality"] == run.highest)
+    assert float(run.weights()["a"]) == best and abs(best - 1.2) < 0.3 < abs(float(run.mean[0]) - 1.2)
 
 
 @pytest.mark.parametrize("bad", [{"steps": 0}, {"batch": 0}, {"tuned": 0.0}, {"ema": 1.0}])

@@ -1,13 +1,16 @@
 """Train the CDVAE: python training/cdvae/train.py --data crystals.npz --out DIR; rerun to resume.
 
 Data: the file that training/generate/crystals.py packs (or perov_5.npz, carbon_24.npz of the same layout). Needs numpy,
-torch and safetensors only. Writes DIR/last.pt every two minutes and DIR/cdvae.safetensors at the end; the
-latent prior is added by training/cdvae/latents.py.
+torch and safetensors only. Crystals are drawn and measured in the course of the training as in
+training/generate/train.py (--check-draws, --check-every, --keep-best), where what onnes needs is there. Writes
+DIR/last.pt every two minutes and DIR/cdvae.safetensors at the end; the latent prior is added by
+training/cdvae/latents.py.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import platform
 import sys
 from pathlib import Path
@@ -16,8 +19,8 @@ import numpy as np
 import torch
 
 from onnes.generate.cdvae import PUBLISHED, CdvaeWeights, losses, standardised, weighted
-from onnes.generate.fitting import FitSettings, fit
-from onnes.generate.groups import load_groups, packed_hash
+from onnes.generate.fitting import Fit, FitSettings, Judge
+from onnes.generate.groups import load_groups, packed_hash, read_packed
 from onnes.generate.process import LatticeScale
 from onnes.learn.store import Checkpoint
 from onnes.nets.cdvae import PUBLISHED_SIZE, Cdvae, CdvaeSettings
@@ -41,7 +44,13 @@ def options() -> argparse.Namespace:
     parser.add_argument("--high-tc", type=float, default=5.0, help="kelvin; from here on crystals count ...")
     parser.add_argument("--times", type=float, default=4.0, help="... so many times")
     parser.add_argument("--eph-times", type=float, default=2.0, help="weight of crystals with a known Tc")
-    return parser.parse_args()
+    parser.add_argument("--check-draws", type=int, default=24, help="crystals of a check; 0 for none")
+    parser.add_argument("--check-every", type=int, default=5000, help="steps; 0 for the end only")
+    parser.add_argument("--keep-best", action="store_true", help="the weights with the best drawn crystals")
+    args = parser.parse_args()
+    if args.keep_best and args.check_draws < 1:
+        parser.error("--keep-best goes by the crystals of --check-draws")
+    return args
 
 
 def up_sampled(groups: dict, args: argparse.Namespace) -> None:
@@ -50,6 +59,22 @@ def up_sampled(groups: dict, args: argparse.Namespace) -> None:
         tc = torch.nan_to_num(group["log_tc"], nan=-torch.inf)
         weight = torch.where(torch.isfinite(tc), args.eph_times, 1.0)
         group["weight"] = torch.where(tc >= np.log10(args.high_tc), args.times, weight)
+
+
+def judge_of(args: argparse.Namespace, settings: dict) -> Judge | None:
+    """What draws crystals in the course of the training; None where it is not wanted or cannot be had."""
+    if args.check_draws < 1:
+        return None
+    if importlib.util.find_spec("pymatgen") is None:
+        print("no pymatgen here: no crystals are drawn in the course of the training", flush=True)
+        return None
+    from onnes.generate import quality
+
+    held = quality.held_out(read_packed(args.data, "val"), args.check_draws, settings["elements"])
+    if not held:
+        print("no held-out crystals: none are drawn in the course of the training", flush=True)
+        return None
+    return quality.cdvae(settings, held, args.check_draws)
 
 
 def main() -> None:
@@ -76,6 +101,8 @@ def main() -> None:
         batch=args.batch,
         pairs=args.pairs,
         seed=args.seed,
+        draw_every=args.check_every,
+        keep_drawn=args.keep_best,
     )
 
     def loss(batch):
@@ -88,7 +115,6 @@ def main() -> None:
         f"{sum(p.numel() for p in net.parameters()) / 1e6:.2f} M parameters",
         flush=True,
     )
-    line, tensors = fit(net, loss, groups, fitting, args.out, validate=held or None)
     settings = {
         "network": size.as_dict(),
         "lattice_mean": list(scale.mean),
@@ -96,6 +122,8 @@ def main() -> None:
         "atom_counts": {int(n): len(g["types"]) for n, g in groups.items()},
         "elements": sorted({int(z) for g in groups.values() for z in g["types"].unique().tolist()}),
     }
+    run = Fit(net, loss, groups, fitting, args.out)
+    line = run.run((lambda: run.mean_loss(held)) if held else None, judge_of(args, settings))
     card = {
         "data": args.data.name,
         "data_hash": packed_hash(args.data),
@@ -107,8 +135,9 @@ def main() -> None:
         "weights": weights.as_dict(),
         "environment": {"torch": torch.__version__, "python": platform.python_version()},
         "last": line,
+        "drawn": run.drawn,
     }
-    Checkpoint("cdvae", settings, card, tensors).save(args.out / "cdvae.safetensors")
+    Checkpoint("cdvae", settings, card, run.weights()).save(args.out / "cdvae.safetensors")
     print("done", flush=True)
 
 

@@ -8,13 +8,16 @@ training draws every crystal alike; in the last fifth the electron-phonon crysta
 often as the others, those with Tc above 5 K forty times (up-sampling of the rare ones, after seed paper 002).
 ``--tell-source`` (sites, with ``--start``) adds the data set as a condition: one vector for each data set is learned.
 All other weights stay as they are, and so does what is drawn without it. Data sets are drawn as SHARES says.
+Every ``--check-every`` steps and at the end, ``--check-draws`` crystals are drawn with the averaged weights and
+measured (`onnes.generate.quality`); ``--keep-best`` keeps the weights whose crystals were best. This needs what onnes
+needs; the rest needs torch and numpy only, and where there is no more it is left out, which is said.
 DIR gets last.pt every two minutes, log.jsonl, and at the end weights.pt with everything that pack.py needs.
-Needs torch and numpy only.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import platform
@@ -25,7 +28,7 @@ import numpy as np
 import torch
 
 from onnes.generate.diffusion import JointDiffusion, OrbitDiffusion
-from onnes.generate.fitting import FitSettings, fit
+from onnes.generate.fitting import Fit, FitSettings, Judge
 from onnes.generate.groups import Groups, load_frames, load_groups, packed_hash, read_packed
 from onnes.generate.orbits import FamilyScale
 from onnes.generate.process import LatticeScale
@@ -86,6 +89,27 @@ def build(args: argparse.Namespace) -> tuple[torch.nn.Module, Groups, Groups, di
     return OrbitDiffusion(net, family), train, val, {"network": net.as_dict(), **known}
 
 
+def judge_of(args: argparse.Namespace, module: torch.nn.Module, known: dict[str, object]) -> Judge | None:
+    """What draws crystals in the course of the training; None where it is not wanted or cannot be had."""
+    if args.check_draws < 1:
+        return None
+    if importlib.util.find_spec("pymatgen") is None:
+        print("no pymatgen here: no crystals are drawn in the course of the training", flush=True)
+        return None
+    from onnes.generate import quality
+
+    elements, framed = known["elements"], args.model != "joint"
+    held = quality.held_out(read_packed(args.data, "val"), args.check_draws, elements, framed=framed)
+    if not held:
+        print("no held-out crystals: none are drawn in the course of the training", flush=True)
+        return None
+    if args.model == "joint":
+        return quality.joint(known, held, args.check_draws)
+    if args.model == "orbits":
+        return quality.orbits(module.net.settings, module.scale, held)
+    return quality.sites(module.net.settings, elements, held, args.check_draws)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", choices=("joint", "orbits", "sites"), required=True)
@@ -110,7 +134,12 @@ def main() -> None:
     parser.add_argument("--ema", type=float, default=0.9995)
     parser.add_argument("--tell-source", action="store_true", help="sites: the data set is a condition")
     parser.add_argument("--half", action="store_true", help="messages in bfloat16")
+    parser.add_argument("--check-draws", type=int, default=24, help="crystals of a check; 0 for none")
+    parser.add_argument("--check-every", type=int, default=5000, help="steps; 0 for the end only")
+    parser.add_argument("--keep-best", action="store_true", help="by the drawn crystals, not by the loss")
     args = parser.parse_args()
+    if args.keep_best and args.check_draws < 1:
+        parser.error("--keep-best goes by the crystals of --check-draws")
     if args.tell_source and not args.start:
         parser.error("--tell-source continues a trained network: give --start")
     torch.manual_seed(args.seed)
@@ -155,14 +184,18 @@ def main() -> None:
         # Symbols are soon learnt by heart. Of the free parameters, too, the validation loss rises in the end, but
         # crystals drawn with the last weights match more often (README).
         keep_best=args.model == "sites",
+        draw_every=args.check_every,
+        keep_drawn=args.keep_best,
     )
-    line, weights = fit(module, module, train, settings, args.out, val)
     arrays = read_packed(args.data, "train")
     known |= {
         "atom_counts": atom_counts(arrays),
         "elements": torch.as_tensor(arrays["types"][train_atoms(arrays)].astype(int)).unique().tolist(),
         "conditions": conditions(arrays),
     }
+    run = Fit(module, module, train, settings, args.out)
+    line = run.run((lambda: run.mean_loss(val)) if val else None, judge_of(args, module, known))
+    weights = run.weights()
     card = {
         "file": args.data.name,
         "n_train": count["train"],
@@ -171,6 +204,7 @@ def main() -> None:
         "command": "python training/generate/train.py " + " ".join(sys.argv[1:]),
         "seed": args.seed,
         "last": line,
+        "drawn": run.drawn,
         "parameters": size,
         "environment": {
             "torch": str(torch.__version__),

@@ -25,6 +25,9 @@ from onnes.errors import DataError, SettingsError
 from onnes.generate.groups import Group, Groups
 
 Loss = Callable[[Group], dict[str, Tensor]]
+#: From averaged weights, by the module's names and on the CPU, to JSON values: figures of crystals drawn with them, and
+#: their ``quality``, higher for better ones.
+Judge = Callable[[dict[str, Tensor]], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,11 @@ class FitSettings:
         Validations in the course of the training.
     keep_best : bool
         Whether the averaged weights of the lowest validation loss are the result, not the last ones.
+    draw_every : int
+        Steps between two judgements of drawn crystals; 0 for the end of the training only.
+    keep_drawn : bool
+        Whether the averaged weights whose crystals had the highest quality are the result (of equals the last),
+        whatever `keep_best` says.
     """
 
     steps: int = 20000
@@ -80,6 +88,8 @@ class FitSettings:
     seed: int = 0
     checks: int = 10
     keep_best: bool = False
+    draw_every: int = 0
+    keep_drawn: bool = False
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch < 1 or not 0 < self.tuned <= 1 or not 0 <= self.ema < 1:
@@ -103,6 +113,11 @@ class Fit:
     settings : FitSettings
     folder : path
         ``last.pt`` (checkpoint) and ``log.jsonl`` are kept here.
+
+    Attributes
+    ----------
+    drawn : list of dict
+        What the judge said of drawn crystals, with ``step``, in order; all sessions of a resumed run together.
     """
 
     def __init__(
@@ -134,6 +149,8 @@ class Fit:
         self.sums: dict[str, Tensor] = {}
         self.fine = torch.zeros((), device=self.device)
         self.best, self.lowest = [p.clone() for p in self.mean], math.inf
+        self.drawn: list[dict[str, Any]] = []
+        self.finest, self.highest = [p.clone() for p in self.mean], -math.inf
         self.graphs: dict[int, Any] = {}
         self.memory: Any = None
 
@@ -202,13 +219,18 @@ class Fit:
         by_time = elapsed / s.seconds if s.seconds else 0.0
         return min(1.0, max(self.step / s.steps, by_time))
 
-    def run(self, validate: Callable[[], dict[str, float]] | None = None) -> dict[str, float]:
+    def run(
+        self, validate: Callable[[], dict[str, float]] | None = None, judge: Judge | None = None
+    ) -> dict[str, float]:
         """Train to the end, from the last checkpoint if there is one.
 
         Parameters
         ----------
         validate : callable, optional
             Called in the course of the training with the averaged weights in place.
+        judge : callable, optional
+            Draws crystals with the averaged weights every ``draw_every`` steps and at the end. Its time is no training
+            time, and it changes nothing in the course of the training.
 
         Returns
         -------
@@ -244,10 +266,14 @@ class Fit:
                     validated = now
                     line |= self._check(validate)
                 self._log(line)
+            if judge and s.draw_every and self.step % s.draw_every == 0:
+                started += self._judge(judge, started)
             if time.time() - saved > s.save_seconds:
                 saved = time.time()
                 self._save(self.before + time.time() - started)
         line |= self._check(validate) if validate else {}
+        if judge:
+            started += self._judge(judge, started)
         self._save(self.before + time.time() - started)
         self._log(line)
         return line
@@ -260,6 +286,23 @@ class Fit:
             self.lowest = total
             torch._foreach_copy_(self.best, self.mean)
         return found
+
+    def _judge(self, judge: Judge, started: float) -> float:
+        """Judge crystals drawn with the averaged weights, log and save what was found; seconds that this took."""
+        if self.drawn and self.drawn[-1]["step"] == self.step:
+            return 0.0
+        began = time.time()
+        trained = self.before + began - started
+        # Networks that are built for the draws begin with random weights: those of the training go on unchanged.
+        with torch.random.fork_rng(devices=[]):
+            found = judge(self._named(self.mean))
+        if found["quality"] >= self.highest:
+            self.highest = found["quality"]
+            torch._foreach_copy_(self.finest, self.mean)
+        self.drawn.append({"step": self.step, "seconds": round(trained, 1), **found})
+        self._log(self.drawn[-1])
+        self._save(trained)
+        return time.time() - began
 
     def _names(self) -> list[str]:
         with torch.no_grad():
@@ -284,7 +327,7 @@ class Fit:
             value.zero_()
         return {"step": self.step, "seconds": round(self.before + time.time() - started, 1), **line}
 
-    def _log(self, line: dict[str, float]) -> None:
+    def _log(self, line: dict[str, Any]) -> None:
         with (self.folder / "log.jsonl").open("a") as stream:
             stream.write(json.dumps(line) + "\n")
         print(json.dumps(line), flush=True)
@@ -327,6 +370,9 @@ class Fit:
             "mean": self.mean,
             "best": self.best,
             "lowest": self.lowest,
+            "drawn": self.drawn,
+            "finest": self.finest,
+            "highest": self.highest,
             "optimiser": self.optimiser.state_dict(),
             "step": self.step,
             "seconds": seconds,
@@ -349,12 +395,19 @@ class Fit:
         torch._foreach_copy_(self.mean, state["mean"])
         torch._foreach_copy_(self.best, state["best"])
         self.lowest = state["lowest"]
+        if "drawn" in state:  # checkpoints of before have none
+            self.drawn, self.highest = state["drawn"], state["highest"]
+            torch._foreach_copy_(self.finest, state["finest"])
         self.step, self.before = state["step"], state["seconds"]
         torch.manual_seed(self.settings.seed + self.step)
 
     def weights(self) -> dict[str, Tensor]:
         """Averaged weights (the last or the best ones) by the module's names, on the CPU."""
-        mean = self.best if self.settings.keep_best and math.isfinite(self.lowest) else self.mean
+        if self.settings.keep_drawn and math.isfinite(self.highest):
+            return self._named(self.finest)
+        return self._named(self.best if self.settings.keep_best and math.isfinite(self.lowest) else self.mean)
+
+    def _named(self, mean: list[Tensor]) -> dict[str, Tensor]:
         state = {name: value.detach().cpu().clone() for name, value in self.module.state_dict().items()}
         names = [name for name, p in self.module.named_parameters() if p.requires_grad]
         return state | {name: value.cpu().clone() for name, value in zip(names, mean, strict=True)}
