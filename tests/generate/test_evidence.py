@@ -83,18 +83,19 @@ def test_trees_also_see_how_far_a_guess_is_behind_the_best():
 
 def test_chances_add_up_and_the_home_data_set_counts_for_more():
     order = PrototypeOrder()
-    guesses = order.guesses("NaAt", known(home=True))
+    many = known(home=True, repeat=6)
+    guesses = order.guesses("NaAt", many)
     assert sum(chance for _, chance in guesses) == pytest.approx(1.0)
     assert [c for _, c in guesses] == sorted((c for _, c in guesses), reverse=True)
     # As many templates say rock salt as caesium chloride, but only the second is what the data set holds.
     chance = {g.crystal.number: c for g, c in guesses}
     assert chance[221] > chance[225]
-    assert len(order.guesses("NaAt", known(home=True), 1)) == 1
+    assert len(order.guesses("NaAt", many, 1)) == 1
     assert order.chances([], np.zeros((2, 5))).shape == (0,)
     with pytest.raises(CrystalError):
-        order.guesses("Al7B3", known(home=True))
+        order.guesses("Al7B3", many)
     with pytest.raises(SettingsError, match="no-home-templates"):
-        order.guesses("NaAt", known(home=False))
+        order.guesses("NaAt", known(home=True))
 
 
 def test_learned_order_needs_templates_of_the_home_data_set():

@@ -137,7 +137,9 @@ def test_records_grow_with_the_files_and_go_on_after_an_interruption(tmp_path):
         assert files[r.id].volume == pytest.approx(r.volume, rel=1e-6)
 
 
-@pytest.mark.parametrize("content", ['{"id": "mine"}\n', "no json\n", ""])
+@pytest.mark.parametrize(
+    "content", ['{"id": "mine"}\n', "no json\n", "", '{"my": "data"}', "hello", '{"id": "g000001", ']
+)
 def test_records_of_something_else_are_not_written_to(tmp_path, content):
     settings = SamplerSettings(steps=2, formula="NbC", space_group=225)
     mine = tmp_path / "mine.jsonl"

@@ -81,6 +81,7 @@ class Generated:
 
     def __init__(self, settings: Settings) -> None:
         from onnes.generate.models import open_sampler
+        from onnes.generate.write import sampler_marks
 
         self.settings = settings
         with naming("generate"):
@@ -89,7 +90,8 @@ class Generated:
         # The order of elements in a list means nothing.
         part = settings.generate.model_dump()
         part.update(elements=sorted(set(part["elements"])), exclude=sorted(set(part["exclude"])))
-        self.digest = content_hash([self.model, settings.run.seed, part])
+        marks = sampler_marks(self.asked)
+        self.digest = content_hash([self.model, settings.run.seed, part, *([marks] if marks else [])])
 
     def fill(self, ledger: Ledger, workers: Engine, watcher: Watcher) -> None:
         """Draw the blocks that are missing, in the workers when there are several."""
@@ -105,15 +107,16 @@ class Generated:
         def store(drawn: list[tuple[int, dict[str, Any]]], chunk: tuple[int, int]) -> None:
             _store(ledger, drawn, self.digest, chunk, f"{self.asked.model} {self.model}", held, watcher)
 
-        if workers.remote and len(todo) > 1:
-            draw = partial(_draw, self.asked, seed)
-            for chunk, drawn in completed(workers, draw, todo):
-                if isinstance(drawn, WorkerDiedError):
-                    raise drawn
-                store(drawn, chunk)
-        else:
-            for chunk in todo:
-                store(sample_chunk(self.asked, *chunk, seed), chunk)
+        with naming("generate"):
+            if workers.remote and len(todo) > 1:
+                draw = partial(_draw, self.asked, seed)
+                for chunk, drawn in completed(workers, draw, todo):
+                    if isinstance(drawn, WorkerDiedError):
+                        raise drawn
+                    store(drawn, chunk)
+            else:
+                for chunk in todo:
+                    store(sample_chunk(self.asked, *chunk, seed), chunk)
         watcher.end("generate")
 
 

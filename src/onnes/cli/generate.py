@@ -106,7 +106,7 @@ def generate(
             typer.echo(f"generated {done}/{n}", err=True)
     typer.echo(f"{done} crystals in {out}")
     for what, count in rejections(out).items():
-        typer.echo(f"{count} {what} were left aside, in blocks of {BLOCK} crystals")
+        typer.echo(f"{count} {what}, in blocks of {BLOCK} crystals")
 
 
 def _once(block: int) -> Callable[[int, int], None]:

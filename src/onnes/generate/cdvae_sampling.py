@@ -178,7 +178,7 @@ class CdvaeSampler:
             drawn = self.prior.sample(CANDIDATES, generator)
             noise = -torch.log(-torch.log(torch.rand(CANDIDATES, generator=generator).clamp(1e-9, 1 - 1e-7)))
             z = drawn[(self._fit(drawn) + noise).topk(count).indices]
-            self.rejected["latent vectors far from the conditions"] += CANDIDATES - count
+            self.rejected["latent vectors far from the conditions were left aside"] += CANDIDATES - count
             z = ascend(self._fit, self.prior, z, self.settings.search)
         if wish.log_tc is not None:
             target = float(wish.log_tc)

@@ -147,12 +147,11 @@ class PrototypeOrder:
         ------
         CrystalError, SettingsError
             As for `onnes.generate.prototypes.substitute`; ``no-home-templates``: the order was trained to tell what
-            its home data set holds, and no template is of it.
+            its home data set holds, and fewer than `FEWEST` templates are of it.
         """
-        if not templates.at_home:
-            raise SettingsError(
-                "no-home-templates", f"no template is of {HOME[0]}; use substitute(), which orders by votes"
-            )
+        if templates.at_home < FEWEST:
+            few = f"{templates.at_home} templates of {HOME[0]}, {FEWEST} are needed"
+            raise SettingsError("no-home-templates", f"{few}; substitute() orders by votes")
         found, total = pool(composition, templates)
         chance = self.chances(found, total)
         best = np.argsort(-chance, kind="stable")[:k]

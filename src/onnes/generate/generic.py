@@ -8,8 +8,7 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from onnes.crystal.families import constrain
-from onnes.crystal.symmetry import space_group
-from onnes.crystal.wyckoff import LETTERS, Described, Site
+from onnes.crystal.wyckoff import LETTERS, Described, Site, describe
 from onnes.crystal.wyckoff_table import wyckoff_positions
 from onnes.generate.orbits import Frame
 
@@ -20,8 +19,8 @@ SYMPREC = 1e-4
 
 
 @lru_cache(maxsize=65536)
-def generic_group(frame: Frame) -> int:
-    """Space group of a frame with arbitrary free parameters and cell.
+def generic(frame: Frame) -> tuple[int, int]:
+    """Space group, and atoms of the primitive cell, of a frame with arbitrary free parameters and cell.
 
     Niobium alone on 1a and 3c of 221 is fcc, 225: no parameter is free to make it anything less.
 
@@ -31,8 +30,9 @@ def generic_group(frame: Frame) -> int:
 
     Returns
     -------
-    int
+    number : int
         1 to 230; ``frame.number`` unless the occupied orbits have more symmetry than their group.
+    n_atoms : int
     """
     rng = np.random.default_rng(0)
     sites = tuple(
@@ -44,4 +44,5 @@ def generic_group(frame: Frame) -> int:
         for letter, kind in zip(frame.letters, frame.kinds, strict=True)
     )
     crystal = Described(frame.number, sites, constrain(frame.number, CELL))
-    return space_group(crystal.primitive(), SYMPREC)[0]
+    found = describe(crystal.primitive(), SYMPREC, canonical=False)
+    return found.number, found.n_primitive

@@ -152,13 +152,15 @@ def candidates(
         if frame.n_atoms <= sampler.sites.net.settings.max_atoms:
             new = {"frame": frame, "drawn": 0.0, "substituted": chance}
             found.setdefault(key_of(frame), new | {"structure": guess.crystal.primitive()})
-    for drawn in filter(lambda d: sampler.keeps(d.frame), sampler.symbols([wish] * draws, seed)):
-        new = {"frame": drawn.frame, "drawn": 0.0, "substituted": 0.0, "structure": None}
-        found.setdefault(key_of(drawn.frame), new)["drawn"] += 1.0 / draws
-    if not found:
-        raise SettingsError(
-            "higher-symmetry", f"{draws} draws all have more symmetry than what was asked for"
-        )
+    try:
+        drawn = sampler.exact(draws, np.random.default_rng(seed))
+    except SettingsError:
+        if not found:
+            raise
+        drawn = []
+    for frame in drawn:
+        new = {"frame": frame, "drawn": 0.0, "substituted": 0.0, "structure": None}
+        found.setdefault(key_of(frame), new)["drawn"] += 1.0 / len(drawn)
     chosen = _worth([found[k] for k in sorted(found, key=str)])
     bare = [c for c in chosen if c["structure"] is None]
     generator = torch.Generator().manual_seed(seed + 1)

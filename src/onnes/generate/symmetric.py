@@ -13,7 +13,7 @@ from pymatgen.core import Structure
 from onnes.errors import SettingsError
 from onnes.generate.asked import SamplerSettings, wish_of
 from onnes.generate.diffusion import OrbitDiffusion
-from onnes.generate.generic import generic_group
+from onnes.generate.generic import generic
 from onnes.generate.orbit_sampling import OrbitSampler, OrbitSettings
 from onnes.generate.orbits import FamilyScale, Frame
 from onnes.generate.sampling import BLOCK
@@ -95,29 +95,51 @@ class SymmetricSampler:
                     yield index, structure
 
     def keeps(self, frame: Frame) -> bool:
-        """Whether a frame has the group, and so the primitive cell, that was asked for, and no higher one."""
-        asked = self.wish.group is not None or self.wish.atoms is not None
-        return not asked or generic_group(frame) == frame.number
+        """Whether a frame has the group and the number of atoms of the primitive cell that were asked for, exactly."""
+        if self.wish.group is None and self.wish.atoms is None:
+            return True
+        number, n_atoms = generic(frame)
+        return self.wish.group in (None, number) and self.wish.atoms in (None, n_atoms)
 
-    def _frames(self, rng: np.random.Generator) -> list[Frame]:
-        """Draw the symbols of a block, those aside that have more symmetry than their group.
+    def exact(self, count: int, rng: np.random.Generator) -> list[Frame]:
+        """Draw symbols until ``count`` are what was asked for; one element on several points can be a denser lattice.
 
-        Where few are left after `ROUNDS`, these are taken again.
+        After `ROUNDS` times ``count`` draws what was found has to do: fewer than ``count``.
+
+        Raises
+        ------
+        SettingsError
+            ``higher-symmetry`` where nothing was found.
         """
         kept: list[Frame] = []
         for _ in range(ROUNDS):
-            drawn = [d.frame for d in self.sites.draw([self.wish] * BLOCK, rng)]
+            drawn = [d.frame for d in self.sites.draw([self.wish] * count, rng)]
             fine = [f for f in drawn if self.keeps(f)]
-            if len(fine) < BLOCK:
-                self.rejected["symbols of a higher space group"] += BLOCK - len(fine)
+            if len(fine) < count:
+                self.rejected["symbols of a denser lattice or higher group were left aside"] += count - len(
+                    fine
+                )
             kept += fine
-            if len(kept) >= BLOCK:
-                return kept[:BLOCK]
+            if len(kept) >= count:
+                return kept[:count]
         if not kept:
             raise SettingsError(
-                "higher-symmetry", f"{ROUNDS * BLOCK} draws all have more symmetry than what was asked for"
+                "higher-symmetry", f"{ROUNDS * count} draws all have more symmetry than {self._asked()}"
             )
-        return kept + [kept[i] for i in rng.integers(len(kept), size=BLOCK - len(kept))]
+        return kept
+
+    def _asked(self) -> str:
+        group, atoms = self.wish.group, self.wish.atoms
+        return " and ".join(
+            [f"group {group}"] * (group is not None) + [f"{atoms} atoms"] * (atoms is not None)
+        )
+
+    def _frames(self, rng: np.random.Generator) -> list[Frame]:
+        """Symbols of a block; where few are what was asked for, these are taken again."""
+        kept = self.exact(BLOCK, rng)
+        if missing := BLOCK - len(kept):
+            self.rejected["symbols were taken again, as few are what was asked for"] += missing
+        return kept + [kept[i] for i in rng.integers(len(kept), size=missing)]
 
     def symbols(self, wishes: Sequence[Wish], seed: int) -> list[Drawn]:
         """Draw space groups, letters and elements only."""

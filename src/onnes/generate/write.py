@@ -14,6 +14,7 @@ from pymatgen.io.cif import CifWriter
 from onnes.data.files import atomic_text
 from onnes.errors import DataError, InputError, SettingsError
 from onnes.generate.asked import SamplerSettings
+from onnes.generate.langevin import LangevinSettings
 from onnes.generate.models import open_sampler
 from onnes.generate.sampling import BLOCK, NOISE, SETTLE
 
@@ -61,9 +62,8 @@ def write_crystals(
         raise SettingsError("bad-setting", f"--records {records} lies within {out}; it belongs elsewhere")
     sampler = open_sampler(settings, model)
     facts = {"weights": sampler.checkpoint.hash, "seed": seed, **facts_of(settings)}
-    # Before the folder is taken: a wrong name of a file leaves it free.
-    listed = _resumed(records, facts) if records is not None else n
-    claim(out, facts)
+    lines = _Lines(records, facts) if records is not None else None
+    held, listed = claimed(out, facts), lines.count if lines is not None else n
     done = 0
     for start in range(0, n, BLOCK):
         stop = min(start + BLOCK, n)
@@ -74,12 +74,18 @@ def write_crystals(
                 begin(start, stop)
             earlier = Counter(getattr(sampler, "rejected", ()))
             drawn = dict(sampler.sample(start, stop, seed))
+        # What cannot be drawn leaves folder and file free.
+        if start == 0 and lines is not None:
+            lines.begin()
+        if start == 0 and not held:
+            _publish(out, facts)
+        if missing:
             _note(out, facts, start // BLOCK, Counter(getattr(sampler, "rejected", ())) - earlier)
         for i in range(start, stop):
             if not _path(out, i).exists():
                 write_cif(out, i, drawn[i])
-            if records is not None and i >= listed:
-                _append(records, _record(drawn[i], i, facts))
+            if lines is not None and i >= listed:
+                lines.add(i, drawn[i])
             done += 1
             yield done
 
@@ -120,56 +126,63 @@ def _publish(out: Path, facts: dict[str, Any]) -> None:
         handle.write(json.dumps(facts, indent=1) + "\n")
 
 
-def _record(structure: Structure, index: int, facts: dict[str, Any]) -> str:
-    from onnes.data.records import Record, encode
+class _Lines:
+    """A file of records that grows along with a folder, one line a crystal; looked at, not touched, until `begin`.
 
-    name, meta = _name(index), {"generated": _told(facts)}
-    try:
-        return encode(Record.from_structure(structure, name, source="onnes generate", meta=meta)) + "\n"
-    except DataError as error:  # a cell without volume: its line says so, and readers refuse it
-        return json.dumps({"id": name, "refused": error.code, "meta": meta}) + "\n"
+    Raises
+    ------
+    InputError
+        ``other-run`` where it holds anything that these crystals would not have left there, ``cannot-write``.
+    """
 
+    def __init__(self, path: Path, facts: dict[str, Any]) -> None:
+        self.path, self.count, self.end = path, 0, 0
+        self.told = json.loads(json.dumps({k: v for k, v in facts.items() if v not in (None, "", [])}))
+        try:
+            held = path.read_bytes() if path.exists() else b""
+        except OSError as error:
+            raise InputError("cannot-write", f"cannot write {path}: {error.strerror}") from None
+        for line in held.splitlines(keepends=True):
+            whole = line.endswith(b"\n")
+            if not (self._ours(line) if whole else self._cut(line)):
+                raise InputError("other-run", f"{path} holds something else; use another file")
+            self.count, self.end = self.count + whole, self.end + len(line) * whole
 
-def _told(facts: dict[str, Any]) -> dict[str, Any]:
-    """Model, seed and what was asked for; what was not is left out."""
-    return {k: v for k, v in facts.items() if v not in (None, "", [])}
+    def _ours(self, line: bytes) -> bool:
+        try:
+            row = json.loads(line)
+            told = row["meta"]["generated"]
+        except (ValueError, KeyError, TypeError):
+            return False
+        return bool(row.get("id") == _name(self.count) and told == self.told)
 
+    def _cut(self, line: bytes) -> bool:
+        """Whether a last line without an end can be the beginning of the next record."""
+        starts = [f'{{"id":{space}"{_name(self.count)}",'.encode() for space in ("", " ")]
+        return any(line[: len(s)] == s[: len(line)] for s in starts)
 
-def _append(path: Path, line: str) -> None:
-    try:
-        with path.open("a", encoding="utf-8") as stream:
-            stream.write(line)
-    except OSError as error:
-        raise InputError("cannot-write", f"cannot write {path}: {error.strerror}") from None
+    def begin(self) -> None:
+        """Make the file, or take away a line that was cut."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("ab") as stream:
+                stream.truncate(self.end)
+        except OSError as error:
+            raise InputError("cannot-write", f"cannot write {self.path}: {error.strerror}") from None
 
+    def add(self, index: int, structure: Structure) -> None:
+        from onnes.data.records import Record, encode
 
-def _resumed(path: Path, facts: dict[str, Any]) -> int:
-    """Whole lines of a file of records; a line that was cut goes, one of another run is an error."""
-    whole = 0
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-        with path.open("rb+") as stream:
-            end = 0
-            for line in stream:
-                if not line.endswith(b"\n"):
-                    break
-                if not _ours(line, whole, facts):
-                    raise InputError("other-run", f"{path} holds other crystals; use another file")
-                whole, end = whole + 1, end + len(line)
-            stream.truncate(end)
-    except OSError as error:
-        raise InputError("cannot-write", f"cannot write {path}: {error.strerror}") from None
-    return whole
-
-
-def _ours(line: bytes, index: int, facts: dict[str, Any]) -> bool:
-    try:
-        row = json.loads(line)
-        told = row["meta"]["generated"]
-    except (ValueError, KeyError, TypeError):
-        return False
-    return bool(row.get("id") == _name(index) and told == json.loads(json.dumps(_told(facts))))
+        name, meta = _name(index), {"generated": self.told}
+        try:
+            line = encode(Record.from_structure(structure, name, source="onnes generate", meta=meta))
+        except DataError as error:  # a cell without volume: its line says so, and readers refuse it
+            line = json.dumps({"id": name, "refused": error.code, "meta": meta})
+        try:
+            with self.path.open("a", encoding="utf-8") as stream:
+                stream.write(line + "\n")
+        except OSError as error:
+            raise InputError("cannot-write", f"cannot write {self.path}: {error.strerror}") from None
 
 
 def facts_of(settings: SamplerSettings) -> dict[str, Any]:
@@ -177,7 +190,17 @@ def facts_of(settings: SamplerSettings) -> dict[str, Any]:
     facts = {**asdict(settings), "elements": list(settings.elements), "exclude": list(settings.exclude)}
     if not settings.like:
         del facts["like"]  # runs begun before there was a choice go on
-    return {**facts, "settle": SETTLE, "noise": NOISE} if settings.model == "joint" else facts
+    return {**facts, **sampler_marks(settings)}
+
+
+def sampler_marks(settings: SamplerSettings) -> dict[str, Any]:
+    """What decides the crystals besides weights, seed and settings, and was once different: such runs do not go on."""
+    if settings.model == "joint":
+        return {"settle": SETTLE, "noise": NOISE}
+    if settings.model == "cdvae":
+        return {"settle": LangevinSettings().settle}
+    asked = settings.space_group is not None or settings.atoms is not None
+    return {"exact_group": True} if asked else {}
 
 
 def claim(out: Path, facts: dict[str, Any]) -> None:
