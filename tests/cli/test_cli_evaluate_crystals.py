@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import pytest
 from pymatgen.core import Lattice, Structure
@@ -13,18 +14,25 @@ from onnes.stability.assess import STABILITY_COLUMNS
 from onnes.stability.novelty import KNOWN, NEW
 
 
-@pytest.fixture
-def folder(tmp_path):
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """Three crystals, their relaxed ones, and two of them as known: written once, which takes seconds."""
+    path = tmp_path_factory.mktemp("written")
     for name in ("made", "known", "relaxed"):
-        (tmp_path / name).mkdir()
+        (path / name).mkdir()
     for name, a, x, y in (("one", 5.64, "Na", "Cl"), ("two", 4.21, "Mg", "O"), ("three", 4.24, "Ti", "N")):
         s = Structure.from_spacegroup(225, Lattice.cubic(a), [x, y], [[0, 0, 0], [0.5, 0, 0]])
-        s.to(str(tmp_path / "made" / f"{name}.cif"))
+        s.to(str(path / "made" / f"{name}.cif"))
         s.scale_lattice(s.volume * 1.03)
-        s.to(str(tmp_path / "relaxed" / f"{name}.cif"))
+        s.to(str(path / "relaxed" / f"{name}.cif"))
         if name != "three":
-            s.to(str(tmp_path / "known" / f"{name}.cif"))
-    return tmp_path
+            s.to(str(path / "known" / f"{name}.cif"))
+    return path
+
+
+@pytest.fixture
+def folder(written, tmp_path):
+    return shutil.copytree(written, tmp_path, dirs_exist_ok=True)
 
 
 def run(*args):
@@ -34,6 +42,28 @@ def run(*args):
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.fixture
+def no_measure(monkeypatch):
+    """What is wrong with the arguments must be told before anything that takes long."""
+
+    def late(*_, **__):
+        raise AssertionError("measured before the arguments were checked")
+
+    monkeypatch.setattr("onnes.generate.metrics.measure", late)
+
+
+def table_of(path, rows):
+    """A table of ``onnes stability``: (id, e_hull, novelty, same_as) each."""
+    with path.open("w", newline="") as stream:
+        table = csv.DictWriter(stream, STABILITY_COLUMNS)
+        table.writeheader()
+        for name, high, novelty, same in rows:
+            table.writerow(
+                {"id": name, "e_hull_eV_atom": high, "novelty": novelty, "same_as": same, "status": "ok"}
+            )
+    return path
 
 
 def test_json_holds_every_figure_with_n_and_interval(folder):
@@ -91,24 +121,73 @@ def test_structure_prediction_by_name(folder):
         assert code == 0 and rate["value"] == pytest.approx(1 / 3) and rate["n"] == 3
         assert rmsd["n"] == 1 and rmsd["value"] == pytest.approx(0.0, abs=1e-4)
     assert any("1 of them without a guess" in note for note in found["notes"])
-    code, _, err = run(folder / "made", "--truth", folder / "made" / "three.cif", "--json")
+    code, *_ = run(folder / "made", "--truth", folder / "made" / "three.cif", "--json")
     assert code == 0
-    (folder / "true" / "one.cif").rename(folder / "one_only.cif")
+
+
+def test_an_unreadable_true_crystal_is_named_and_sets_the_exit_code(folder):
+    (folder / "known" / "three.cif").write_text("data_three\n_cell_length_a 4.2\n")
+    code, text, _ = run(folder / "made", "--truth", folder / "known", "--json")
+    found = json.loads(text)
+    rate = found["figures"]["match_rate_loose"]
+    assert code == 1 and (rate["value"], rate["n"]) == (1.0, 2)
+    assert [n for n in found["notes"] if "1 of 3 true crystals could not be read" in n and "three" in n]
+
+
+def test_without_a_readable_true_crystal_the_message_says_so(folder, no_measure):
+    bad = Structure(Lattice.cubic(4), ["Na", "Cl"], [[0, 0, 0], [0.05, 0, 0]])
+    (folder / "true").mkdir()
+    bad.to(str(folder / "true" / "one.cif"))
+    code, _, err = run(folder / "made", "--truth", folder / "true")
+    assert code == 2 and "no-truth" in err and "could be read: one" in err
+
+
+def test_a_guess_that_could_not_be_read_is_a_wrong_one(folder):
+    bad = Structure(Lattice.cubic(4), ["Na", "Cl"], [[0, 0, 0], [0.05, 0, 0]])
+    bad.to(str(folder / "made" / "one.cif"))
+    code, text, _ = run(folder / "made", "--truth", folder / "known" / "one.cif", "--json")
+    rate = json.loads(text)["figures"]["match_rate_loose"]
+    assert code == 1 and (rate["value"], rate["n"]) == (0.0, 1)
+
+
+def test_names_of_the_true_ones_are_compared_before_anything_is_measured(folder, no_measure):
+    (folder / "known" / "one.cif").rename(folder / "one_only.cif")
     code, _, err = run(folder / "made", "--truth", folder / "one_only.cif")
     assert code == 2 and "no-pairs" in err
+
+
+@pytest.mark.parametrize("option", ["--truth", "--relaxed"])
+@pytest.mark.parametrize("side", ["made", "known"])
+def test_two_crystals_of_one_name_are_not_paired_by_chance(folder, no_measure, side, option):
+    (folder / side / "again").mkdir()
+    (folder / side / "again" / "one.cif").write_text((folder / "made" / "two.cif").read_text())
+    code, _, err = run(folder / "made", option, folder / "known")
+    assert code == 2 and "duplicate-id" in err and "called one;" in err
+
+
+def test_two_of_a_name_that_nothing_is_paired_with_do_no_harm(folder):
+    """Nor does a file whose own name looks like the second of two."""
+    (folder / "made" / "again").mkdir()
+    (folder / "made" / "again" / "three.cif").write_text((folder / "made" / "three.cif").read_text())
+    for side in ("made", "known"):
+        (folder / side / "one~2.cif").write_text((folder / "made" / "two.cif").read_text())
+    code, text, _ = run(folder / "made", "--truth", folder / "known", "--json")
+    rate = json.loads(text)["figures"]["match_rate_default"]
+    assert code == 0 and (rate["value"], rate["n"]) == (1.0, 3)
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_anything_is_measured(folder, no_measure):
+    (folder / "file").write_text("")
+    code, _, err = run(folder / "made", "--out", folder / "file" / "figures")
+    assert code == 2 and "cannot-write" in err
 
 
 def test_stable_unique_novel_of_the_table_of_stability(folder):
     """Of four crystals one is all three; one is high, one known, one has no row and counts as none."""
     s = Structure.from_spacegroup(225, Lattice.cubic(4.47), ["Nb", "C"], [[0, 0, 0], [0.5, 0, 0]])
     s.to(str(folder / "made" / "four.cif"))
-    table = folder / "stability.csv"
-    given = [("one", 0.02, NEW), ("two", 0.3, NEW), ("three", 0.0, KNOWN), ("else", 0.0, NEW)]
-    with table.open("w", newline="") as stream:
-        rows = csv.DictWriter(stream, STABILITY_COLUMNS)
-        rows.writeheader()
-        for name, high, novelty in given:
-            rows.writerow({"id": name, "e_hull_eV_atom": high, "novelty": novelty, "status": "ok"})
+    given = [("one", 0.02, NEW, ""), ("two", 0.3, NEW, ""), ("three", 0.0, KNOWN, ""), ("else", 0.0, NEW, "")]
+    table = table_of(folder / "stability.csv", given)
     code, text, _ = run(folder / "made", "--stability", table, "--json")
     figures = json.loads(text)["figures"]
     assert code == 0
@@ -122,6 +201,35 @@ def test_stable_unique_novel_of_the_table_of_stability(folder):
     assert json.loads(text)["figures"]["stable_unique_novel"]["value"] == 0.5
 
 
+def test_unique_is_among_the_crystals_of_the_folder(folder):
+    """The table is of more: two are the same as one outside, which leaves one of them; `two` is its own."""
+    rows = [
+        ("else", 0.0, NEW, ""),
+        ("one", 0.0, NEW, "else"),
+        ("three", 0.0, NEW, "else"),
+        ("two", 0.0, NEW, ""),
+    ]
+    table = table_of(folder / "stability.csv", rows)
+    _, text, _ = run(folder / "made", "--stability", table, "--json")
+    assert json.loads(text)["figures"]["unique_relaxed"]["value"] == pytest.approx(2 / 3)
+    table_of(table, [("one", 0.0, NEW, "two"), ("two", 0.0, NEW, ""), ("three", 0.0, NEW, "two")])
+    _, text, _ = run(folder / "made", "--stability", table, "--json")
+    assert json.loads(text)["figures"]["unique_relaxed"]["value"] == pytest.approx(1 / 3)
+
+
+def test_ids_that_look_like_a_missing_value(folder):
+    """And no energy above the hull is no mistake: an element has no reference."""
+    for old, new in (("one", "NA"), ("two", "null"), ("three", "007")):
+        (folder / "made" / f"{old}.cif").rename(folder / "made" / f"{new}.cif")
+    rows = [("NA", 0.0, NEW, ""), ("null", "", NEW, ""), ("007", 0.0, NEW, "NA")]
+    _, text, _ = run(folder / "made", "--stability", table_of(folder / "stability.csv", rows), "--json")
+    found = json.loads(text)
+    assert [found["figures"][k]["value"] for k in ("stable", "unique_relaxed", "stable_unique_novel")] == [
+        pytest.approx(x / 3) for x in (2, 2, 1)
+    ]
+    assert any("0 refused, failed or not in the table, 1 without a reference" in n for n in found["notes"])
+
+
 @pytest.mark.parametrize(
     ("text", "code"),
     [
@@ -130,9 +238,10 @@ def test_stable_unique_novel_of_the_table_of_stability(folder):
         ("id,status\none,ok\n", "bad-table"),
         ("id,e_hull_eV_atom,novelty,same_as,status\none,low,new,,ok\n", "bad-table"),
         ("id,e_hull_eV_atom,novelty,same_as,status\nnobody,0.1,new,,ok\n", "no-pairs"),
+        ("id,e_hull_eV_atom,novelty,same_as,status\none,0.1,new,,ok\none,0.9,new,,ok\n", "bad-table"),
     ],
 )
-def test_a_table_that_is_none_is_refused(folder, text, code):
+def test_a_table_that_is_none_is_refused(folder, no_measure, text, code):
     table = folder / "stability.csv"
     if text is not None:
         table.write_text(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from onnes.cli.common import read_aloud
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
-    from onnes.crystal.read import Crystal
+    from onnes.crystal.read import Crystal, Refused
     from onnes.generate.metrics import Report
 
 #: Formats that only hold structures: a folder with one of them is a folder of crystals.
@@ -49,21 +50,24 @@ def run(
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """Read, measure, print; exit code 1 where some crystals were refused.
+    """Read, measure, print; exit code 1 where some crystals, or true ones of `truth`, were refused.
 
     Raises
     ------
     InputError
-        Nothing readable; ``missing-path``.
+        Nothing readable; ``missing-path``; ``cannot-write``, for `out`.
     DataError
-        ``bad-table``, for ``stability``.
+        ``bad-table``, for `stability`; ``duplicate-id``, for `relaxed` and `truth`.
     SettingsError
-        ``no-data`` for what is no set of crystals; ``bad-setting``.
+        ``no-data`` for what is no set of crystals; ``bad-setting``; ``no-truth`` where no true crystal could be
+        read; ``no-pairs`` where `truth` or the table of `stability` has no name of a crystal.
     """
     import json
 
+    from onnes.cli.common import probe_folder
     from onnes.errors import SettingsError
     from onnes.generate.metrics import measure
+    from onnes.stability.sun import sun
 
     if not holds_structures(model):
         raise SettingsError(
@@ -73,114 +77,220 @@ def run(
     path = Path(model)
     if not 0.0 < symprec < 1.0:
         raise SettingsError("bad-setting", f"--symprec {symprec:g} is no tolerance in A; 0.1 is usual")
-    # Before anything that takes long: a table that cannot be used.
+    # All that can be wrong is told before `measure`, which takes long: a threshold, a folder, a table, names.
+    sun([], threshold_eV_atom=stable_below)
+    if out is not None:
+        probe_folder(out)
     assessed = _assessed(stability) if stability else None
     crystals, refused = _read(path)
-    against, lost = _read(reference) if reference else ([], 0)
-    pairs = _pairs(crystals, _read(relaxed)[0]) if relaxed else None
+    against, lost = _read(reference) if reference else ([], [])
+    pairs = _pairs(crystals, refused, *_read(relaxed)) if relaxed else None
+    true, unread = _read(truth) if truth else ([], [])
+    targets = _targets(crystals, refused, true, unread) if truth else None
+    ours = None if assessed is None else _ours(crystals, assessed)
     energies = [_energies(crystals), _energies(against)]
     found = measure(
         [c.structure for c in crystals],
         reference=[c.structure for c in against] or None,
-        refused=refused,
+        refused=len(refused),
         relaxed=pairs,
         energies=(energies[0], energies[1]) if all(energies) else None,
         symprec=symprec,
         seed=seed,
     )
     if lost:
-        found.notes.append(f"{lost} crystals of the reference were refused and left out")
+        found.notes.append(f"{len(lost)} crystals of the reference were refused and left out")
     if relaxed:
         found.notes.append(
             f"{len(pairs or [])} of {len(crystals)} crystals have a relaxed one of the same name"
         )
-    if truth:
-        _predicted(found, crystals, _read(truth)[0])
-    if assessed is not None:
-        _sun(found, crystals, refused, assessed, stable_below)
+    if targets is not None:
+        _predicted(found, targets, unread)
+    if ours is not None:
+        _sun(found, ours, len(crystals) - len(ours) + len(refused), stable_below)
     if as_json:
         typer.echo(json.dumps(found.to_dict(), indent=1, allow_nan=False))
     else:
-        _print(found, f"{path}: {len(crystals)} crystals, {refused} refused", len(against))
+        _print(found, f"{path}: {len(crystals)} crystals, {len(refused)} refused", len(against))
     if out is not None:
         _write(found, out)
-    if refused:
+    if refused or unread:
         raise typer.Exit(1)
 
 
-def _read(path: Path) -> tuple[list[Crystal], int]:
+def _read(path: Path) -> tuple[list[Crystal], list[Refused]]:
     from onnes.crystal.read import Refused
 
     crystals: list[Crystal] = []
-    refused = 0
+    refused: list[Refused] = []
     for item in read_aloud([path]):
         if isinstance(item, Refused):
-            refused += 1
+            refused.append(item)
         else:
             crystals.append(item)
     return crystals, refused
 
 
-def _pairs(crystals: list[Crystal], relaxed: list[Crystal]) -> list[tuple[Structure, Structure]]:
+def _repeated(items: Iterable[Crystal | Refused]) -> set[str]:
+    """Names that several crystals of one read have: `onnes.crystal.read.read` calls the second of them x~2."""
+    from onnes.crystal.read import Crystal
+
+    every = list(items)
+    ids = {item.id for item in every}
+    twice = set()
+    for item in every:
+        name, mark, number = item.id.rpartition("~")
+        if not (mark and number.isdigit() and name in ids):
+            continue
+        own = item.meta.get("record_id") if isinstance(item, Crystal) else None
+        # A file or record may be called x~2 by its maker, beside an x.
+        if own != item.id and mark + number not in Path(item.source).name:
+            twice.add(name)
+    return twice
+
+
+def _refuse_repeated(ours: Sequence[Crystal | Refused], theirs: Sequence[Crystal | Refused]) -> None:
+    """Which of two crystals of one name belongs to which of the other folder is not ours to guess.
+
+    Raises
+    ------
+    DataError
+        ``duplicate-id``.
+    """
+    from onnes.errors import DataError
+
+    shared = {i.id for i in ours} & {i.id for i in theirs}
+    several = sorted(shared & (_repeated(ours) | _repeated(theirs)))
+    if several:
+        raise DataError(
+            "duplicate-id",
+            f"several crystals are called {_some(several)}; they are paired by name, so each must have its own",
+        )
+
+
+def _some(names: Sequence[str], most: int = 5) -> str:
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def _pairs(
+    crystals: list[Crystal], refused: list[Refused], relaxed: list[Crystal], lost: list[Refused]
+) -> list[tuple[Structure, Structure]]:
+    _refuse_repeated([*crystals, *refused], [*relaxed, *lost])
     by_id = {c.id: c.structure for c in relaxed}
     return [(c.structure, by_id[c.id]) for c in crystals if c.id in by_id]
 
 
-def _predicted(found: Report, crystals: list[Crystal], truth: list[Crystal]) -> None:
-    """Structure prediction: the crystal of a name is the guess for the true one of that name."""
+def _targets(
+    crystals: list[Crystal], refused: list[Refused], true: list[Crystal], unread: list[Refused]
+) -> list[tuple[list[Structure], Structure]]:
+    """The guess for each true crystal, the crystal of its name, or none, and the true one.
+
+    Raises
+    ------
+    SettingsError
+        ``no-truth``, ``no-pairs``.
+    DataError
+        ``duplicate-id``.
+    """
     from onnes.errors import SettingsError
+
+    if not true:
+        names = _some([r.id for r in unread])
+        raise SettingsError("no-truth", f"none of the true crystals could be read: {names}")
+    _refuse_repeated([*crystals, *refused], [*true, *unread])
+    guesses = {c.id: c.structure for c in crystals}
+    # A guess that is no crystal is a wrong guess, and no sign that the wrong folder was given.
+    if not {t.id for t in true} & {*guesses, *(r.id for r in refused)}:
+        raise SettingsError("no-pairs", "no crystal has the name of a true one")
+    return [([guesses[t.id]] if t.id in guesses else [], t.structure) for t in true]
+
+
+def _predicted(found: Report, pairs: list[tuple[list[Structure], Structure]], unread: list[Refused]) -> None:
+    """Structure prediction: the crystal of a name is the guess for the true one of that name."""
     from onnes.generate.metrics import DEFAULT, LOOSE, prediction
 
-    guesses = {c.id: c.structure for c in crystals}
-    pairs = [([guesses[t.id]] if t.id in guesses else [], t.structure) for t in truth]
-    missing = sum(not g for g, _ in pairs)
-    if missing == len(pairs):
-        raise SettingsError("no-pairs", "no crystal has the name of a true one")
     for name, tolerances in (("loose", LOOSE), ("default", DEFAULT)):
         rates = prediction([g for g, _ in pairs], [t for _, t in pairs], tolerances)
         found.figures[f"match_rate_{name}"] = rates["match_rate_first"]
         found.figures[f"rmsd_{name}"] = rates["rmsd_first"]
+    missing = sum(not g for g, _ in pairs)
     found.notes.append(
         f"match rate of {len(pairs)} true crystals, {missing} of them without a guess; rmsd in (V/n)^(1/3)"
     )
+    if unread:
+        found.notes.append(
+            f"{len(unread)} of {len(pairs) + len(unread)} true crystals could not be read or were refused and are "
+            f"not in the match rate: {_some([r.id for r in unread])}"
+        )
 
 
 def _assessed(path: Path) -> dict[str, dict[str, Any]]:
-    """Rows of the table of ``onnes stability`` by id."""
+    """Rows of the table of ``onnes stability`` by id.
+
+    Raises
+    ------
+    InputError
+        ``missing-path``.
+    DataError
+        ``bad-table``.
+    """
     import pandas as pd
 
     from onnes.errors import DataError, InputError
 
-    needed = ("id", "status", "e_hull_eV_atom", "novelty", "same_as")
+    needed = ["id", "status", "e_hull_eV_atom", "novelty", "same_as"]
     try:
-        table = pd.read_csv(path, dtype={c: str for c in needed if c != "e_hull_eV_atom"})
+        # Texts as they stand: a crystal may be called NA or null.
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
         missing = [c for c in needed if c not in table]
         if missing:
             raise DataError(
                 "bad-table", f"{path} lacks {', '.join(missing)}; onnes stability --out writes them"
             )
-        energies = pd.to_numeric(table["e_hull_eV_atom"])
+        table = table[needed].fillna("")  # fields that a short line lacks
+        high = table["e_hull_eV_atom"].str.strip()
+        energies = pd.to_numeric(high.mask(high.str.lower().isin(["", "nan"]))).astype(float)
     except FileNotFoundError:
         raise InputError("missing-path", f"{path} does not exist") from None
     except (OSError, ValueError) as error:
         raise DataError("bad-table", f"{path} is no table of onnes stability: {error!s:.100}") from None
-    texts = table[list(needed)].drop(columns="e_hull_eV_atom").fillna("")
-    rows = texts.assign(e_hull_eV_atom=energies).to_dict("records")
+    twice = sorted(set(table["id"][table["id"].duplicated()]))
+    if twice:
+        raise DataError("bad-table", f"{path} has several rows of {_some(twice)}")
+    rows = table.assign(e_hull_eV_atom=energies).to_dict("records")
     return {str(row["id"]): {str(k): v for k, v in row.items()} for row in rows}
 
 
-def _sun(
-    found: Report, crystals: list[Crystal], refused: int, rows: dict[str, dict[str, Any]], below: float
-) -> None:
-    """Stable, unique and novel, of all crystals given."""
+def _ours(crystals: list[Crystal], rows: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of our crystals, each compared with ours only.
+
+    The table may be of more crystals: of those that are the same as one that is not ours, the first is unique here.
+
+    Raises
+    ------
+    SettingsError
+        ``no-pairs``.
+    """
     from onnes.errors import SettingsError
+
+    ours = [dict(rows[c.id]) for c in crystals if c.id in rows]
+    if not ours:
+        raise SettingsError("no-pairs", "no row of the table of --stability has the id of a crystal")
+    seen = {row["id"] for row in ours}
+    for row in ours:
+        if row["same_as"] and row["same_as"] not in seen:
+            seen.add(row["same_as"])
+            row["same_as"] = ""
+    return ours
+
+
+def _sun(found: Report, ours: list[dict[str, Any]], left: int, below: float) -> None:
+    """Stable, unique and novel, of all crystals given; `left` of them were refused or have no row."""
     from onnes.generate.shares import share
     from onnes.stability.sun import sun
 
-    ours = [rows[c.id] for c in crystals if c.id in rows]
-    if not ours:
-        raise SettingsError("no-pairs", "no row of the table of --stability has the id of a crystal")
-    lost: list[dict[str, Any]] = [{"status": "missing"}] * (len(crystals) - len(ours) + refused)
+    lost: list[dict[str, Any]] = [{"status": "missing"}] * left
     rates = sun(ours + lost, threshold_eV_atom=below)
     for name, rate in (
         ("stable", rates.stable),
@@ -238,10 +348,8 @@ def _print(found: Report, title: str, against: int) -> None:
 def _write(found: Report, out: Path) -> None:
     import pandas as pd
 
-    from onnes.cli.common import probe_folder
     from onnes.data.files import atomic_text
 
-    probe_folder(out)
     groups = [{"space_group": g, "crystals": n} for g, n in found.space_groups.items()]
     for name, rows in (("metrics.csv", _rows(found)), ("space_groups.csv", groups)):
         with atomic_text(out / name) as handle:
