@@ -64,8 +64,11 @@ def test_a_run_goes_on_from_its_checkpoint(tmp_path):
 def test_time_ends_a_run_and_the_rate_follows_it(tmp_path):
     module = Line()
     run = Fit(module, module, groups(), settings(steps=10**9, seconds=1.0), tmp_path)
+    began = time.monotonic()
     line = run.run()
-    assert 1.0 <= line["seconds"] < 20.0 and run.progress(0.5) == pytest.approx(0.5, abs=1e-3)
+    # A last window that is too short for a verdict is not logged: the line may be a little older than the end.
+    assert time.monotonic() - began >= 1.0 and 0.0 <= line["seconds"] < 20.0
+    assert run.progress(0.5) == pytest.approx(0.5, abs=1e-3)
 
 
 def test_a_loss_that_is_not_finite_changes_nothing_and_one_that_never_is_ends_the_run(tmp_path):
@@ -163,7 +166,8 @@ def test_the_weights_of_the_best_crystals_are_kept(tmp_path):
     first.run(judge=Judged(1.2))
     run = Fit(module, module, groups(), replace(wanted, steps=120), tmp_path)
     run.run(lambda: run.mean_loss(groups()), Judged(1.2))
-    best = max(x["figures"]["slope"] for x in run.drawn if x["quality"] == run.highest)
+    best = next(x["figures"]["slope"] for x in run.drawn if x["step"] == run.finest_step)
+    assert run.highest == -abs(best - 1.2) == max(x["quality"] for x in run.drawn)
     assert float(run.weights()["a"]) == best and abs(best - 1.2) < 0.3 < abs(float(run.mean[0]) - 1.2)
 
 

@@ -294,7 +294,7 @@ def test_curves_are_for_spectral_runs_alone(trained):
 @pytest.mark.slow
 def test_members_by_hand_with_vibrations_are_those_of_one_command(tmp_path):
     """Six tasks of a job array, then the collecting call, against one call; with coarse vibrations as inputs."""
-    write_records(tmp_path / "mine.jsonl", records(9, curves=8))
+    write_records(tmp_path / "mine.jsonl", records(16, curves=15))
     base = ["train", "spectrum", "--data", tmp_path / "mine.jsonl", "--members", 6, "--epochs", 1]
     base += ["--model", "spectrum-bete", "--phonons", "coarse"]
 
@@ -304,7 +304,7 @@ def test_members_by_hand_with_vibrations_are_those_of_one_command(tmp_path):
     one, many = tmp_path / "one", tmp_path / "many"
     found = train(one)
     assert found.exit_code == 0, found.output
-    assert len(list((one / "vibrations").glob("*.npy"))) == 9
+    assert len(list((one / "vibrations").glob("*.npy"))) == 16
     shutil.copytree(one / "vibrations", many / "vibrations")
     for k in (2, 0, 3, 5, 4):
         assert train(many, "--member", k).exit_code == 0
@@ -317,7 +317,7 @@ def test_members_by_hand_with_vibrations_are_those_of_one_command(tmp_path):
     assert first.settings == second.settings and list(first.settings["variants"]) == ["cpd"]
     assert first.tensors.keys() == second.tensors.keys()
     assert all(torch.equal(v, second.tensors[k]) for k, v in first.tensors.items())
-    write_records(tmp_path / "curves.jsonl", records(8))
+    write_records(tmp_path / "curves.jsonl", records(15))
     scored = evaluate(many, "--data", tmp_path / "curves.jsonl", "--target", "omega_log_K")
     card = second.card["out_of_bag"]["curves"]["omega_log_K"]
     line = next(x for x in scored["lines"] if x["name"] == "mae")
