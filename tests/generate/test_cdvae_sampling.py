@@ -11,6 +11,7 @@ from onnes.errors import InputError, SettingsError
 from onnes.generate.cdvae_sampling import CdvaeSampler, CdvaeSamplerSettings
 from onnes.generate.langevin import LangevinSettings
 from onnes.generate.latent import AscentSettings
+from onnes.generate.sampling import BLOCK
 from onnes.generate.site_sampling import Wish
 
 ROUGH = LangevinSettings(levels=4, steps=1)
@@ -52,6 +53,14 @@ def test_two_hundred_crystals_obey_the_formula():
     for _, s in sampler(prior="flow", formula={12: 1, 5: 2}).sample(0, 200, 0):
         assert s.composition.reduced_formula == "MgB2"
         assert len(s) in (3, 6, 9, 12, 15, 18)
+
+
+@pytest.mark.slow
+def test_so_does_a_block_with_the_shipped_prior_and_search():
+    wish = Wish(elements=frozenset({22, 41, 7}), atoms=4)
+    drawn = [s for _, s in CdvaeSampler(CdvaeSamplerSettings(wish, ROUGH)).sample(0, BLOCK, 0)]
+    assert len(drawn) == BLOCK and all(len(s) == 4 for s in drawn)
+    assert {site.specie.Z for s in drawn for site in s} == {22, 41, 7}
 
 
 def test_a_target_moves_what_the_head_reads():

@@ -3,13 +3,15 @@
     python training/generate/rank_structures.py --data DATA --templates T.jsonl --split val --order train.safetensors \
         --out val.json
     python training/generate/rank_structures.py --data DATA --templates T.jsonl --split test --out test.json
+    python training/generate/rank_structures.py --data DATA --split test --out alone.json
 
 Candidates and ranking are those of `onnes generate --ranked --like jarvis` (`onnes.generate.ranking`). Beside both
-sources together: the generator alone and prototype substitution alone, ranked in the same way. The scale of the energy
-was chosen on the validation rows, with the order of prototypes that was trained without them (prototype_order.py).
-Candidates are kept line by line beside --out (.jsonl); rerun to resume. --seed is that of the draws. ``--write DIR``
-writes the first guess of each row (both sources, ranked) as a CIF; after ``onnes relax DIR --cifs R``, ``--relaxed R``
-adds how many of them match when relaxed.
+sources together: the symbols of the generator alone (with the coordinates of a template where substitution proposes the
+same) and prototype substitution alone, ranked in the same way; without --templates, the generator alone. The scale of
+the energy was chosen on the validation rows, with the order of prototypes that was trained without them
+(prototype_order.py). Candidates are kept line by line beside --out (.jsonl); rerun to resume. --seed is that of the
+draws. ``--write DIR`` writes the first guess of each row (both sources, ranked) as a CIF; after
+``onnes relax DIR --cifs R``, ``--relaxed R`` adds how many of them match when relaxed.
 """
 
 from __future__ import annotations
@@ -57,10 +59,10 @@ def line_of(c: Candidate, truth: Structure) -> dict[str, Any]:
     }
 
 
-def scored(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def scored(rows: list[dict[str, Any]], sources: dict[str, dict[str, float]]) -> dict[str, Any]:
     """Match rates of every source: as proposed, and ranked with each scale."""
     out: dict[str, Any] = {}
-    for name, without in SOURCES.items():
+    for name, without in sources.items():
         lists: dict[str, list[list[dict[str, bool]]]] = {}
         for row in rows:
             matches: dict[int, dict[str, bool]] = {}
@@ -147,7 +149,9 @@ def lowest(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--templates", type=Path, required=True)
+    parser.add_argument(
+        "--templates", type=Path, help="without: the generator alone, with coordinates of its own"
+    )
     parser.add_argument("--split", choices=("val", "test"), required=True)
     parser.add_argument("--order", type=Path, help="other trees than the shipped ones")
     parser.add_argument("--like", default="jarvis")
@@ -182,9 +186,11 @@ def main() -> None:
         "lowest": lowest(lines),
         "weight_of_draws": DRAWN,
         "order": PrototypeOrder(args.order).checkpoint.hash,
-        "match": scored(lines),
-        "by_weight": by_weight(lines),
     }
+    if args.templates:
+        result |= {"match": scored(lines, SOURCES), "by_weight": by_weight(lines)}
+    else:
+        result |= {"match": scored(lines, {"generator": {}}), "by_weight": {}}
     if args.write:
         args.write.mkdir(parents=True, exist_ok=True)
         for line in lines:
@@ -202,7 +208,7 @@ def main() -> None:
 def work(args: argparse.Namespace, rows: list[dict[str, Any]], cache: Path) -> None:
     splits = ("val", "test") if args.split == "val" else ("test",)
     held = {r["formula"] for s in splits for r in split_of(args.data, s)}
-    known = Templates(read_templates(args.templates, held))
+    known = Templates(read_templates(args.templates, held)) if args.templates else None
     sampler = SymmetricSampler(SamplerSettings(like=args.like))
     source = sampler.wish.source
     potential, order = FrozenPotential(), PrototypeOrder(args.order)
