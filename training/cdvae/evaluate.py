@@ -173,7 +173,7 @@ def generate(args: argparse.Namespace) -> dict:
         seconds = (time.process_time() - began) / len(drawn)
         keep(args, prior, drawn)
         found = measure(drawn).to_dict()
-        out[prior] = {k: found["figures"][k] for k in FIGURES}
+        out[prior] = rounded_figures(found["figures"])
         out[prior]["space_groups"] = found["space_groups"]
         out[prior]["cpu_seconds_a_crystal"] = round(seconds, 2)
         print(prior, json.dumps(out[prior]), flush=True)
@@ -207,8 +207,11 @@ def optimise(args: argparse.Namespace) -> dict:
 
 
 def shown(structures: list[Structure]) -> dict:
-    found = measure(structures).to_dict()["figures"]
-    return {k: found[k] for k in FIGURES}
+    return rounded_figures(measure(structures).to_dict()["figures"])
+
+
+def rounded_figures(found: dict) -> dict:
+    return {k: {a: round(b, 4) if isinstance(b, float) else b for a, b in found[k].items()} for k in FIGURES}
 
 
 def predicted(structures: list[Structure]) -> dict:
