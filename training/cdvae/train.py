@@ -66,15 +66,20 @@ def judge_of(args: argparse.Namespace, settings: dict) -> Judge | None:
     if args.check_draws < 1:
         return None
     if importlib.util.find_spec("pymatgen") is None:
-        print("no pymatgen here: no crystals are drawn in the course of the training", flush=True)
-        return None
+        return unjudged(args, "no pymatgen here")
     from onnes.generate import quality
 
     held = quality.held_out(read_packed(args.data, "val"), args.check_draws, settings["elements"])
     if not held:
-        print("no held-out crystals: none are drawn in the course of the training", flush=True)
-        return None
+        return unjudged(args, "no held-out crystals")
     return quality.cdvae(settings, held, args.check_draws)
+
+
+def unjudged(args: argparse.Namespace, why: str) -> None:
+    """Go on without drawn crystals, and say so; with --keep-best nothing could be kept."""
+    if args.keep_best:
+        raise SystemExit(f"{why}: --keep-best cannot be obeyed")
+    print(f"{why}: no crystals are drawn in the course of the training", flush=True)
 
 
 def main() -> None:
@@ -136,6 +141,7 @@ def main() -> None:
         "environment": {"torch": torch.__version__, "python": platform.python_version()},
         "last": line,
         "drawn": run.drawn,
+        **({"step_kept": run.finest_step} if args.keep_best else {}),
     }
     Checkpoint("cdvae", settings, card, run.weights()).save(args.out / "cdvae.safetensors")
     print("done", flush=True)

@@ -94,20 +94,25 @@ def judge_of(args: argparse.Namespace, module: torch.nn.Module, known: dict[str,
     if args.check_draws < 1:
         return None
     if importlib.util.find_spec("pymatgen") is None:
-        print("no pymatgen here: no crystals are drawn in the course of the training", flush=True)
-        return None
+        return unjudged(args, "no pymatgen here")
     from onnes.generate import quality
 
     elements, framed = known["elements"], args.model != "joint"
     held = quality.held_out(read_packed(args.data, "val"), args.check_draws, elements, framed=framed)
     if not held:
-        print("no held-out crystals: none are drawn in the course of the training", flush=True)
-        return None
+        return unjudged(args, "no held-out crystals")
     if args.model == "joint":
         return quality.joint(known, held, args.check_draws)
     if args.model == "orbits":
         return quality.orbits(module.net.settings, module.scale, held)
     return quality.sites(module.net.settings, elements, held, args.check_draws)
+
+
+def unjudged(args: argparse.Namespace, why: str) -> None:
+    """Go on without drawn crystals, and say so; with --keep-best nothing could be kept."""
+    if args.keep_best:
+        raise SystemExit(f"{why}: --keep-best cannot be obeyed")
+    print(f"{why}: no crystals are drawn in the course of the training", flush=True)
 
 
 def main() -> None:
@@ -205,6 +210,7 @@ def main() -> None:
         "seed": args.seed,
         "last": line,
         "drawn": run.drawn,
+        **({"step_kept": run.finest_step} if args.keep_best else {}),
         "parameters": size,
         "environment": {
             "torch": str(torch.__version__),

@@ -401,6 +401,13 @@ class Fit:
         self.step, self.before = state["step"], state["seconds"]
         torch.manual_seed(self.settings.seed + self.step)
 
+    @property
+    def finest_step(self) -> int | None:
+        """Step whose crystals had the highest quality, the last of equals; None where none were drawn."""
+        if not self.drawn:
+            return None
+        return int(max(self.drawn, key=lambda line: (line["quality"], line["step"]))["step"])
+
     def weights(self) -> dict[str, Tensor]:
         """Averaged weights (the last or the best ones) by the module's names, on the CPU."""
         if self.settings.keep_drawn and math.isfinite(self.highest):
