@@ -77,7 +77,8 @@ def trained(packed, tmp_path_factory):
     """A small joint model by the training script, and the packed file of its weights."""
     folder = tmp_path_factory.mktemp("model")
     calls = {
-        training: f"--model joint --data {packed[0]} --out {folder} --steps 20 --hidden 16 --layers 1 --every 10",
+        training: f"--model joint --data {packed[0]} --out {folder} --steps 20 --hidden 16 --layers 1 --every 10 "
+        "--check-draws 2",
         shipping: f"joint {folder}/weights.pt {folder}/joint.safetensors",
     }
     with pytest.MonkeyPatch.context() as patch:
@@ -123,7 +124,10 @@ def test_labels_that_no_row_has_are_not_asked_for(trained):
 
 
 def test_losses_of_the_training_on_cubic_cells_are_numbers(trained):
-    lines = [json.loads(x) for x in (trained / "log.jsonl").read_text().splitlines()]
+    every = [json.loads(x) for x in (trained / "log.jsonl").read_text().splitlines()]
+    drawn = [line for line in every if "quality" in line]
+    assert len(drawn) == 1 and drawn[0]["step"] == 20 and 0.0 <= drawn[0]["quality"] <= 1.0
+    lines = [line for line in every if "quality" not in line]
     assert all(np.isfinite(v) for line in lines for v in line.values())
     # A batch that is left out because its loss is not finite counts as zero.
     assert min(lines[-1][k] for k in ("lattice", "score", "val_lattice", "val_score")) > 0.01
