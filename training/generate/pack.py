@@ -2,6 +2,9 @@
 
 python training/generate/pack.py joint JOINT.pt diffusion.safetensors
 python training/generate/pack.py symmetric SITES.pt ORBITS.pt symmetric.safetensors
+python training/generate/pack.py composed SYMMETRIC.safetensors SITES1.pt SITES2.pt symmetric.safetensors
+
+``composed`` adds transformers that draw where a formula is asked for (`train.py --composed 1`), in place of those there.
 """
 
 from __future__ import annotations
@@ -44,9 +47,24 @@ def halves(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
 
 
+def with_composed(path: Path, files: list[Path]) -> Checkpoint:
+    """The symmetric generator with these transformers for compositions asked for."""
+    old = Checkpoint.load(path, "symmetric")
+    tensors = {k: v for k, v in old.tensors.items() if not k.startswith("composed")}
+    sizes, cards = [], []
+    for i, (weights, known, card) in enumerate(read(f) for f in files):
+        if known["elements"] != old.settings["elements"] or known["like"] != old.settings["like"]:
+            raise SystemExit(f"{files[i]} knows other elements or data sets than {path}")
+        tensors |= {f"composed{i}.{k}": v for k, v in halves(weights).items()}
+        sizes.append(known["network"])
+        cards.append(card)
+    settings = old.settings | {"composed": sizes}
+    return Checkpoint("symmetric", settings, old.card | {"composed": cards}, tensors)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("kind", choices=("joint", "symmetric"))
+    parser.add_argument("kind", choices=("joint", "symmetric", "composed"))
     parser.add_argument("files", type=Path, nargs="+")
     args = parser.parse_args()
     *sources, target = args.files
@@ -54,6 +72,9 @@ def main() -> None:
         weights, settings, card = read(sources[0])
         data = BENCHMARKS.get(str(card.get("file")), DATA)
         Checkpoint("diffusion", settings, {"data": data, **card}, halves(weights)).save(target)
+        return
+    if args.kind == "composed":
+        with_composed(sources[0], sources[1:]).save(target)
         return
     (sites, known, site_card), (orbits, orbit_known, orbit_card) = (read(p) for p in sources)
     settings = {

@@ -6,8 +6,9 @@ Models: ``joint`` (lattice, coordinates and types together), ``orbits`` (lattice
 space group), ``sites`` (space group, Wyckoff letters and elements). FILE.npz is packed by crystals.py. Pre-
 training draws every crystal alike; in the last fifth the electron-phonon crystals are drawn eight times as
 often as the others, those with Tc above 5 K forty times (up-sampling of the rare ones, after seed paper 002).
-``--tell-source`` (sites, with ``--start``) adds the data set as a condition: one vector for each data set is learned.
-All other weights stay as they are, and so does what is drawn without it. Data sets are drawn as SHARES says.
+``--tell-source`` (sites) adds the data set as a condition: one vector for each data set is learned. With ``--start`` all
+other weights stay as they are (unless ``--all``), and so does what is drawn without it, and data sets are drawn as SHARES
+says; without it they are in the last part only.
 Every ``--check-every`` steps and at the end, ``--check-draws`` crystals are drawn with the averaged weights and
 measured (`onnes.generate.quality`); ``--keep-best`` keeps the weights whose crystals were best. This needs what onnes
 needs; the rest needs torch and numpy only, and where there is no more it is left out, which is said.
@@ -32,7 +33,7 @@ from onnes.generate.fitting import Fit, FitSettings, Judge
 from onnes.generate.groups import Groups, load_frames, load_groups, packed_hash, read_packed
 from onnes.generate.orbits import FamilyScale
 from onnes.generate.process import LatticeScale
-from onnes.generate.site_loss import SiteLoss, load_sites
+from onnes.generate.site_loss import COMPOSED, SiteLoss, load_sites
 from onnes.nets.denoiser import DenoiserSettings
 from onnes.nets.sites import SiteSettings
 
@@ -43,15 +44,17 @@ LIKE = ("mp", "alexandria", "jarvis", "experiment", "bete-net")
 SHARES = (0.15, 0.15, 0.5, 0.1, 0.1)
 
 
-def weigh(groups: Groups, by_source: bool) -> None:
-    """Weights of the last part of the training, and of all of it where sources are told."""
+def weigh(groups: Groups, by_source: bool, further: bool) -> None:
+    """Weights of the last part of the training, and of all of it where sources are told to a trained network."""
     source = torch.cat([g["source"] for g in groups.values()])
     for group in groups.values():
         group["tuned_weight"] = last_weights(group["source"], group["log_tc"])
         if by_source:
             count = torch.bincount(source, minlength=len(SHARES)).clamp(min=1)
             share = torch.tensor(SHARES, device=source.device) / count * len(source)
-            group["weight"] = group["tuned_weight"] = share[group["source"]]
+            group["tuned_weight"] = share[group["source"]]
+            if further:
+                group["weight"] = group["tuned_weight"]
 
 
 def last_weights(source: torch.Tensor, log_tc: torch.Tensor) -> torch.Tensor:
@@ -71,7 +74,9 @@ def build(args: argparse.Namespace) -> tuple[torch.nn.Module, Groups, Groups, di
         arrays = read_packed(args.data, "train")
         trained = torch.as_tensor(arrays["types"][train_atoms(arrays)].astype(int)).unique()
         features = torch.as_tensor(arrays["element_features"])
-        module = SiteLoss(sites, features, trained, shuffle=not args.canonical)
+        module = SiteLoss(
+            sites, features, trained, shuffle=not args.canonical, composed=args.composed
+        )
         return module, train, val, {"network": sites.as_dict(), "like": list(LIKE[:told])}
     net = DenoiserSettings(
         hidden=args.hidden,
@@ -138,6 +143,8 @@ def main() -> None:
     parser.add_argument("--warmup", type=int, default=500)
     parser.add_argument("--ema", type=float, default=0.9995)
     parser.add_argument("--tell-source", action="store_true", help="sites: the data set is a condition")
+    parser.add_argument("--all", action="store_true", help="with --tell-source and --start: train all weights")
+    parser.add_argument("--composed", type=float, default=COMPOSED, help="sites: share with the composition asked")
     parser.add_argument("--half", action="store_true", help="messages in bfloat16")
     parser.add_argument("--check-draws", type=int, default=24, help="crystals of a check; 0 for none")
     parser.add_argument("--check-every", type=int, default=5000, help="steps; 0 for the end only")
@@ -145,8 +152,6 @@ def main() -> None:
     args = parser.parse_args()
     if args.keep_best and args.check_draws < 1:
         parser.error("--keep-best goes by the crystals of --check-draws")
-    if args.tell_source and not args.start:
-        parser.error("--tell-source continues a trained network: give --start")
     torch.manual_seed(args.seed)
     if args.device == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = True
@@ -162,11 +167,11 @@ def main() -> None:
         new = {k: v for k, v in module.net.state_dict().items() if args.tell_source and k not in start}
         module.net.load_state_dict({name: value.float() for name, value in start.items()} | new)
         for name, parameter in module.net.named_parameters():
-            parameter.requires_grad_(not args.tell_source or name.startswith("like."))
+            parameter.requires_grad_(not args.tell_source or args.all or name.startswith("like."))
     module.to(args.device).train()
     if args.half and args.model != "sites":
         module.net.in_half = True
-    weigh(train, args.tell_source)
+    weigh(train, args.tell_source, args.start is not None)
     count = {
         name: sum(len(g["weight"]) for g in groups.values())
         for name, groups in (("train", train), ("val", val))

@@ -74,6 +74,8 @@ class SiteLoss(nn.Module):
         Atomic numbers that occur.
     shuffle : bool
         Whether an equivalent description is drawn each time.
+    composed : float
+        Share of crystals with the composition asked.
     """
 
     relabel: Tensor
@@ -81,13 +83,19 @@ class SiteLoss(nn.Module):
     like: Tensor
 
     def __init__(
-        self, settings: SiteSettings, features: Tensor, trained: Tensor, *, shuffle: bool = True
+        self,
+        settings: SiteSettings,
+        features: Tensor,
+        trained: Tensor,
+        *,
+        shuffle: bool = True,
+        composed: float = COMPOSED,
     ) -> None:
         super().__init__()
         self.net = SiteTransformer(settings)
         self.net.element_features.copy_((features - features[1:].mean(0)) / features[1:].std(0))
         self.register_buffer("like", likeness(features, trained), persistent=False)
-        self.shuffle = shuffle
+        self.shuffle, self.composed = shuffle, composed
         table = position_table()
         self.register_buffer("relabel", torch.as_tensor(table.relabel), persistent=False)
         self.register_buffer("relabels", torch.as_tensor(table.relabels), persistent=False)
@@ -95,7 +103,7 @@ class SiteLoss(nn.Module):
     def forward(self, batch: Group) -> dict[str, Tensor]:
         """Mean over the crystals of a batch of `load_sites`, conditions hidden at random."""
         letters, kinds = self._described(batch)
-        composed = torch.rand(len(kinds), device=kinds.device) < COMPOSED
+        composed = torch.rand(len(kinds), device=kinds.device) < self.composed
         if self.training:
             batch, kinds, letters = self._exchanged(batch, letters, kinds, composed)
         asked = hide(batch, letters, kinds, self.net, composed)

@@ -151,7 +151,7 @@ class _State:
 
 
 class SiteSampler:
-    """Draws frames from a trained transformer.
+    """Draws frames from trained transformers.
 
     Parameters
     ----------
@@ -159,10 +159,15 @@ class SiteSampler:
         In evaluation mode.
     elements : sequence of int
         Trained atomic numbers.
+    composed : sequence of SiteTransformer
+        Trained with the composition always asked; where a wish has a formula they draw in place of ``net``, each symbol
+        by the mean of their log chances.
     """
 
-    def __init__(self, net: SiteTransformer, elements: Sequence[int]) -> None:
-        self.net, self.elements = net, tuple(sorted(elements))
+    def __init__(
+        self, net: SiteTransformer, elements: Sequence[int], composed: Sequence[SiteTransformer] = ()
+    ) -> None:
+        self.net, self.elements, self.composed = net, tuple(sorted(elements)), tuple(composed)
 
     def check(self, wish: Wish) -> None:
         """Refuse what cannot be drawn.
@@ -238,16 +243,41 @@ class SiteSampler:
 
     def _logits(self, states: Sequence[_State], what: str, letters: Sequence[int] = ()) -> Floats:
         """Logits (B, options) of the next symbol, guided towards the Tc where asked."""
-        told = self._forward(states, what, letters, hidden_tc=False)
+        told = self._chances(states, what, letters, hidden_tc=False)
         weight = np.array([s.wish.guidance if s.wish.log_tc is not None else 0.0 for s in states])
         if not weight.any():
             return told
-        free = self._forward(states, what, letters, hidden_tc=True)
+        free = self._chances(states, what, letters, hidden_tc=True)
         return told + weight[:, None] * (told - free)
+
+    def _chances(
+        self, states: Sequence[_State], what: str, letters: Sequence[int], *, hidden_tc: bool
+    ) -> Floats:
+        """Log chances of the next symbol, each state's by the networks that are for it."""
+        asked = np.array([bool(s.wish.formula) for s in states]) & bool(self.composed)
+        parts = []
+        for nets, mine in (((self.net,), ~asked), (self.composed, asked)):
+            rows = np.flatnonzero(mine)
+            if not len(rows):
+                continue
+            own = [states[i] for i in rows]
+            next_letters = [letters[i] for i in rows] if letters else ()
+            logs = [self._forward(n, own, what, next_letters, hidden_tc=hidden_tc) for n in nets]
+            parts.append((rows, np.mean(logs, axis=0)))
+        out = np.empty((len(states), parts[0][1].shape[1]))
+        for rows, values in parts:
+            out[rows] = values
+        return out
 
     @torch.no_grad()
     def _forward(
-        self, states: Sequence[_State], what: str, letters: Sequence[int], *, hidden_tc: bool
+        self,
+        net: SiteTransformer,
+        states: Sequence[_State],
+        what: str,
+        letters: Sequence[int],
+        *,
+        hidden_tc: bool,
     ) -> Floats:
         count = max(len(s.letters) for s in states) + (1 if letters else 0)
         grid = torch.full((len(states), max(count, 1)), -1)
@@ -257,20 +287,20 @@ class SiteSampler:
             grid[i, : len(row)] = torch.tensor(row, dtype=torch.long)
             kinds[i, : len(s.kinds)] = torch.tensor(s.kinds, dtype=torch.long)
         n, group = torch.tensor([s.n for s in states]), torch.tensor([s.group for s in states])
-        hidden = self.net.trunk(self._asked(states, hidden_tc=hidden_tc), n, group, grid, kinds)
+        hidden = net.trunk(self._asked(states, hidden_tc=hidden_tc), n, group, grid, kinds)
         # Logits of the symbol after the last one known; every sequence has its own length.
         place = {"count": 0, "group": 1}.get(what)
         rows = torch.arange(len(states))
         if place is not None:
             at = hidden[:, place]
-            out = self.net.to_count(at) if what == "count" else self.net.to_group(at)
+            out = net.to_count(at) if what == "count" else net.to_group(at)
         else:
             length = torch.tensor([len(s.letters) for s in states])
             if what == "letter":
                 at = hidden[rows, 2 + 2 * length]
-                out = self.net.letter_logits(at[:, None], group)[:, 0]
+                out = net.letter_logits(at[:, None], group)[:, 0]
             else:
-                out = self.net.element_logits(hidden[rows, 3 + 2 * length])
+                out = net.element_logits(hidden[rows, 3 + 2 * length])
         return torch.log_softmax(out.double(), dim=-1).numpy()
 
     def _asked(self, states: Sequence[_State], *, hidden_tc: bool) -> Asked:

@@ -54,7 +54,11 @@ class SymmetricSampler:
         network = SiteSettings(**stored["sites"])
         sources = stored.get("like", ())
         self.wish = wish_of(settings, stored["elements"], network.max_atoms, sources)
-        self.sites = SiteSampler(self._site_net(network), stored["elements"])
+        composed = [
+            self._site_net(SiteSettings(**size), f"composed{i}")
+            for i, size in enumerate(stored.get("composed", ()))
+        ]
+        self.sites = SiteSampler(self._site_net(network), stored["elements"], composed)
         self.sites.check(self.wish)
         self.orbits = OrbitSampler(
             self._orbit_net(), OrbitSettings(steps=settings.n_steps, corrector=settings.corrector)
@@ -65,9 +69,9 @@ class SymmetricSampler:
         found = self.checkpoint.tensors.items()
         return {k.removeprefix(prefix): v.float() for k, v in found if k.startswith(prefix)}
 
-    def _site_net(self, network: SiteSettings) -> SiteTransformer:
+    def _site_net(self, network: SiteSettings, name: str = "sites") -> SiteTransformer:
         net = SiteTransformer(network)
-        net.load_state_dict(self._part("sites"))
+        net.load_state_dict(self._part(name))
         return net.eval()
 
     def _orbit_net(self) -> OrbitDiffusion:
