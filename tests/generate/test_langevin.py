@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from onnes.errors import SettingsError
-from onnes.generate.langevin import Langevin, LangevinSettings, assigned, counts_of, rounded
+from onnes.generate.langevin import Langevin, LangevinSettings, assigned, counts_of
 from onnes.generate.process import LatticeScale, score_rms, sigma, wrapped_score
 from onnes.nets.cdvae import Cdvae, CdvaeSettings, Decoded, Read
 from onnes.nets.denoiser import MAX_Z
@@ -97,16 +97,6 @@ def test_coordinates_have_the_width_of_the_last_level():
     miss = frac - net.frac
     miss = miss - miss.round()
     assert float(miss.std()) == pytest.approx(float(sigma(t)) / np.sqrt(1 - 0.1), rel=0.03)
-
-
-def test_largest_remainders():
-    p = torch.zeros(2, MAX_Z + 1)
-    p[0, [5, 12]] = torch.tensor([0.64, 0.36])
-    p[1, [6, 7, 8]] = torch.tensor([0.5, 0.3, 0.2])
-    out = rounded(p, 3)
-    assert out[0, 5] == 2 and out[0, 12] == 1
-    assert out.sum(dim=1).tolist() == [3, 3]
-    assert out[1, 6] == 1 and out[1, 7] == 1 and out[1, 8] == 1
 
 
 def test_assignment_uses_up_the_atoms_at_the_best_places():

@@ -117,3 +117,32 @@ def test_sampler_and_loss_give_one_likelihood():
         )
         assert abs(float((parts["letters"] + parts["elements"] + parts["group"]).detach()) + d.log_p) < 1e-4
     assert {d.frame.letters for d in drawn} <= {(0,), (1,)}
+
+
+def test_several_networks_draw_by_the_mean_of_their_log_chances():
+    """Twice the same network is that network; of two others a certain symbol needs both."""
+    one, other = loss().eval().net, loss().eval().net
+    with torch.no_grad():
+        other.to_group.bias[229] += 30.0
+    wish = Wish(formula={41: 1}, atoms=1)
+
+    def drawn(*nets):
+        found = SiteSampler(one, range(1, 99), nets).draw([wish] * 40, np.random.default_rng(0))
+        return [(d.frame, round(d.log_p, 9)) for d in found]
+
+    assert drawn(one, one) == drawn(one) == drawn()
+    sure, both = ([f.number == 229 for f, _ in drawn(*nets)] for nets in ((other,), (one, other)))
+    assert all(sure) and all(both)
+    with torch.no_grad():
+        other.to_group.bias[229] -= 27.0
+    count = [sum(f.number == 229 for f, _ in drawn(*nets)) for nets in ((one,), (one, other), (other,))]
+    assert count[0] <= count[1] <= count[2] and count[0] < count[2]
+
+
+def test_all_compositions_can_be_asked_for_in_training():
+    module = SiteLoss(SMALL, features(), torch.tensor([5, 12, 41]), composed=1.0).train()
+    seen = []
+    trunk = module.net.trunk
+    module.net.trunk = lambda asked, *rest: seen.append(asked) or trunk(asked, *rest)
+    module({k: v.repeat_interleave(20, 0) for k, v in crystals().items()})
+    assert (seen[0].composition.sum(-1) > 0.99).all() and not seen[0].elements.any()

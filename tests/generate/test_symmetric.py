@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,8 @@ from onnes.errors import CrystalError, InputError, SettingsError
 from onnes.generate.asked import SamplerSettings, amounts
 from onnes.generate.filling import can_fill, can_hold, letters_of
 from onnes.generate.models import open_sampler
-from onnes.generate.site_sampling import Wish
+from onnes.generate.orbits import Frame
+from onnes.generate.site_sampling import SiteSampler, Wish
 from onnes.generate.symmetric import SymmetricSampler
 from onnes.generate.write import write_crystals
 
@@ -226,15 +228,34 @@ def test_command_line(tmp_path):
 
 def test_a_data_set_changes_what_is_drawn_and_nobody_is_as_before():
     """Without `like` the vectors of the data sets add nothing at all; with it, other frames come."""
-    plain = SymmetricSampler(SamplerSettings(formula="Nb3Sn"))
-    silent = SymmetricSampler(SamplerSettings(formula="Nb3Sn"))
-    with torch.no_grad():
-        silent.sites.net.like.weight.zero_()
-    jarvis = SymmetricSampler(SamplerSettings(formula="Nb3Sn", like="jarvis"))
-    assert plain.wish.source == 0 and jarvis.wish.source == 3
-    frames = [[d.frame for d in s.symbols([s.wish] * 24, 0)] for s in (plain, silent, jarvis)]
-    assert frames[0] == frames[1] != frames[2]
-    assert all(sum(f.kinds.count(z) > 0 for z in (41, 50)) == 2 for f in frames[2])
+    asked: list[dict[str, Any]] = [{}, {"formula": "Nb3Sn"}]
+    for settings in asked:
+        plain = SymmetricSampler(SamplerSettings(**settings))
+        silent = SymmetricSampler(SamplerSettings(**settings))
+        with torch.no_grad():
+            for net in (silent.sites.net, *silent.sites.composed):
+                net.like.weight.zero_()
+        jarvis = SymmetricSampler(SamplerSettings(like="jarvis", **settings))
+        assert plain.wish.source == 0 and jarvis.wish.source == 3
+        frames = [[d.frame for d in s.symbols([s.wish] * 24, 0)] for s in (plain, silent, jarvis)]
+        assert frames[0] == frames[1] != frames[2]
+    assert all(set(f.kinds) == {41, 50} for f in frames[2])
+
+
+def test_compositions_asked_for_have_networks_of_their_own():
+    """Their files hold them; they draw where a formula is asked for and nowhere else, whatever is drawn beside it."""
+    sampler = SymmetricSampler(SamplerSettings())
+    free, wish = Wish(), Wish(formula={41: 3, 50: 1})
+    bare = SiteSampler(sampler.sites.net, sampler.sites.elements)
+    assert sampler.sites.composed
+
+    def frames(sites: SiteSampler, wishes: list[Wish]) -> list[Frame]:
+        return [d.frame for d in sites.draw(wishes, np.random.default_rng(5))]
+
+    assert frames(sampler.sites, [free] * 8) == frames(bare, [free] * 8)
+    assert frames(sampler.sites, [wish] * 24) != frames(bare, [wish] * 24)
+    mixed = frames(sampler.sites, [free, wish] * 8)
+    assert all(set(f.kinds) == {41, 50} for f in mixed[1::2])
 
 
 @pytest.mark.parametrize(

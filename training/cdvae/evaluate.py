@@ -20,7 +20,7 @@ from pymatgen.io.cif import CifWriter
 from onnes.generate.cdvae import head_labels, standardised
 from onnes.generate.cdvae_sampling import CdvaeSampler, CdvaeSamplerSettings
 from onnes.generate.groups import load_groups
-from onnes.generate.langevin import LangevinSettings, rounded
+from onnes.generate.langevin import LangevinSettings
 from onnes.generate.latent import AscentSettings
 from onnes.generate.latent_fit import encode
 from onnes.generate.metrics import DEFAULT, LOOSE, measure, prediction
@@ -95,7 +95,7 @@ def heads(args: argparse.Namespace) -> dict:
         read = model.net.heads(posteriors.mean)
         drawn = model.net.heads(posteriors.draw(torch.Generator().manual_seed(args.seed)))
     for name, of in (("mean", read), ("draw", drawn)):
-        right = same_composition(of, labels)
+        right = same_composition(of, labels, model.langevin.whole)
         out[f"composition_right_{name}"] = figure(share(int(right.sum()), len(right)))
         right = of.count_logits.argmax(-1) == labels["count"]
         out[f"count_right_{name}"] = figure(share(int(right.sum()), len(right)))
@@ -110,12 +110,12 @@ def heads(args: argparse.Namespace) -> dict:
     return out
 
 
-def same_composition(read, labels) -> torch.Tensor:
+def same_composition(read, labels, whole) -> torch.Tensor:
     p = torch.softmax(read.composition_logits, -1)
     right = torch.zeros(len(p), dtype=torch.bool)
     for n in labels["count"].unique().tolist():
         at = labels["count"] == n
-        right[at] = (rounded(p[at], n) == (n * labels["composition"][at]).round().long()).all(-1)
+        right[at] = (whole(p[at], n) == (n * labels["composition"][at]).round().long()).all(-1)
     return right
 
 

@@ -4,7 +4,8 @@ python training/generate/pack.py joint JOINT.pt diffusion.safetensors
 python training/generate/pack.py symmetric SITES.pt ORBITS.pt symmetric.safetensors
 python training/generate/pack.py composed SYMMETRIC.safetensors SITES1.pt SITES2.pt symmetric.safetensors
 
-``composed`` adds transformers that draw where a formula is asked for (`train.py --composed 1`), in place of those there.
+``composed`` adds transformers that draw where a formula is asked for (`train.py --composed 1`), in place of those
+already there.
 """
 
 from __future__ import annotations

@@ -6,9 +6,10 @@ Models: ``joint`` (lattice, coordinates and types together), ``orbits`` (lattice
 space group), ``sites`` (space group, Wyckoff letters and elements). FILE.npz is packed by crystals.py. Pre-
 training draws every crystal alike; in the last fifth the electron-phonon crystals are drawn eight times as
 often as the others, those with Tc above 5 K forty times (up-sampling of the rare ones, after seed paper 002).
-``--tell-source`` (sites) adds the data set as a condition: one vector for each data set is learned. With ``--start`` all
-other weights stay as they are (unless ``--all``), and so does what is drawn without it, and data sets are drawn as SHARES
-says; without it they are in the last part only.
+``--tell-source`` (sites) adds the data set as a condition: one vector for each data set is learned. With ``--start``
+all other weights stay as they are (unless ``--all``), and so does what is drawn without it, and data sets are drawn
+as SHARES says; in a training from the beginning in the last part only. ``--composed 1`` (sites) trains a network for
+compositions that are asked for (`pack.py composed`).
 Every ``--check-every`` steps and at the end, ``--check-draws`` crystals are drawn with the averaged weights and
 measured (`onnes.generate.quality`); ``--keep-best`` keeps the weights whose crystals were best. This needs what onnes
 needs; the rest needs torch and numpy only, and where there is no more it is left out, which is said.
@@ -74,9 +75,7 @@ def build(args: argparse.Namespace) -> tuple[torch.nn.Module, Groups, Groups, di
         arrays = read_packed(args.data, "train")
         trained = torch.as_tensor(arrays["types"][train_atoms(arrays)].astype(int)).unique()
         features = torch.as_tensor(arrays["element_features"])
-        module = SiteLoss(
-            sites, features, trained, shuffle=not args.canonical, composed=args.composed
-        )
+        module = SiteLoss(sites, features, trained, shuffle=not args.canonical, composed=args.composed)
         return module, train, val, {"network": sites.as_dict(), "like": list(LIKE[:told])}
     net = DenoiserSettings(
         hidden=args.hidden,
@@ -143,8 +142,12 @@ def main() -> None:
     parser.add_argument("--warmup", type=int, default=500)
     parser.add_argument("--ema", type=float, default=0.9995)
     parser.add_argument("--tell-source", action="store_true", help="sites: the data set is a condition")
-    parser.add_argument("--all", action="store_true", help="with --tell-source and --start: train all weights")
-    parser.add_argument("--composed", type=float, default=COMPOSED, help="sites: share with the composition asked")
+    parser.add_argument(
+        "--all", action="store_true", help="with --tell-source and --start: train all weights"
+    )
+    parser.add_argument(
+        "--composed", type=float, default=COMPOSED, help="sites: share with the composition asked"
+    )
     parser.add_argument("--half", action="store_true", help="messages in bfloat16")
     parser.add_argument("--check-draws", type=int, default=24, help="crystals of a check; 0 for none")
     parser.add_argument("--check-every", type=int, default=5000, help="steps; 0 for the end only")

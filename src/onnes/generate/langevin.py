@@ -18,6 +18,7 @@ from torch import Tensor
 from onnes.errors import SettingsError
 from onnes.generate.cdvae import draw_types, type_sigma
 from onnes.generate.process import LatticeScale, score_rms, sigma
+from onnes.generate.stoichiometry import Stoichiometries, rounded
 from onnes.nets.cdvae import Cdvae, Decoded
 from onnes.nets.denoiser import MAX_Z
 
@@ -92,22 +93,6 @@ class Crystals:
     lattice: Tensor
 
 
-def rounded(composition: Tensor, n: int) -> Tensor:
-    """Whole numbers of atoms (B, MAX_Z + 1), n in all, nearest to fractions (B, MAX_Z + 1) by largest remainders.
-
-    Parameters
-    ----------
-    composition : Tensor, shape (B, MAX_Z + 1)
-        Sums to one.
-    n : int
-    """
-    ideal = composition * n
-    whole = ideal.floor()
-    left = n - whole.sum(dim=-1, keepdim=True)
-    rank = (ideal - whole).argsort(dim=-1, descending=True).argsort(dim=-1)
-    return (whole + (rank < left)).long()
-
-
 def assigned(logits: Tensor, counts: Tensor) -> Tensor:
     """Types (B, N) that use up ``counts`` (B, MAX_Z + 1) and have the largest sum of logits (B, N, MAX_Z + 1)."""
     out = []
@@ -129,12 +114,20 @@ class Langevin:
     settings : LangevinSettings
     allowed : Tensor, shape (MAX_Z + 1,), optional
         Added to all logits of types: 0 where allowed, -inf where not.
+    amounts : Stoichiometries, optional
+        What numbers of atoms crystals have; without it those nearest to the fractions that z is read to are taken.
     """
 
     def __init__(
-        self, net: Cdvae, scale: LatticeScale, settings: LangevinSettings, allowed: Tensor | None = None
+        self,
+        net: Cdvae,
+        scale: LatticeScale,
+        settings: LangevinSettings,
+        allowed: Tensor | None = None,
+        amounts: Stoichiometries | None = None,
     ) -> None:
         self.net, self.scale, self.settings = net, scale, settings
+        self.whole = rounded if amounts is None else amounts.whole
         none = torch.zeros(MAX_Z + 1)
         none[0] = -torch.inf
         self.allowed = none if allowed is None else allowed
@@ -156,7 +149,7 @@ class Langevin:
         lattice = read.lattice.clamp(-LATTICE_BOUND, LATTICE_BOUND)
         prior = read.composition_logits + self.allowed
         if counts is None and s.keep_composition:
-            counts = rounded(torch.softmax(prior, dim=-1), n)
+            counts = self.whole(torch.softmax(prior, dim=-1), n)
         elif counts is not None:
             prior = torch.log(counts / n)
         frac = torch.rand((len(z), n, 3), generator=generator)

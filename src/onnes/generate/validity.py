@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnes.crystal.formula import symbols
-from onnes.crystal.geometry import min_distance
+from onnes.crystal.formula import covalent_radii, symbols
+from onnes.crystal.geometry import min_distance, pairs
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -35,6 +35,22 @@ def shortest(structure: Structure) -> float:
     if abs(structure.volume) < MIN_VOLUME_A3:
         return 0.0
     return float(min_distance(lattice, np.array(structure.frac_coords)))
+
+
+def overlapping(structure: Structure, share: float) -> bool:
+    """Whether two atoms are closer than a share of the sum of their covalent radii.
+
+    Parameters
+    ----------
+    structure : pymatgen Structure
+    share : float
+    """
+    if abs(structure.volume) < MIN_VOLUME_A3:
+        return True
+    radii = covalent_radii()[[site.specie.Z for site in structure]]
+    lattice, frac = np.array(structure.lattice.matrix), np.array(structure.frac_coords)
+    i, j, d, _ = pairs(lattice, frac, 2.0 * share * float(radii.max()))
+    return bool((d < share * (radii[i] + radii[j])).any())
 
 
 def structurally_valid(structure: Structure) -> bool:
