@@ -8,11 +8,12 @@ import torch
 from pymatgen.core import Lattice, Structure
 
 from onnes.errors import InputError, SettingsError
-from onnes.generate.cdvae_sampling import CdvaeSampler, CdvaeSamplerSettings
+from onnes.generate.cdvae_sampling import CLOSEST, CdvaeSampler, CdvaeSamplerSettings
 from onnes.generate.langevin import LangevinSettings
 from onnes.generate.latent import AscentSettings
 from onnes.generate.sampling import BLOCK
 from onnes.generate.site_sampling import Wish
+from onnes.generate.validity import overlapping
 
 ROUGH = LangevinSettings(levels=4, steps=1)
 
@@ -20,9 +21,10 @@ ROUGH = LangevinSettings(levels=4, steps=1)
 def sampler(decoding=ROUGH, **asked):
     prior = asked.pop("prior", "reweighted")
     ascent = asked.pop("ascent", AscentSettings())
-    return CdvaeSampler(
-        CdvaeSamplerSettings(Wish(**asked), decoding, prior, ascent, search=AscentSettings(steps=10))
-    )
+    # After few rough steps most crystals overlap, and to decode them again would not help.
+    again = asked.pop("again", 0)
+    search = AscentSettings(steps=10)
+    return CdvaeSampler(CdvaeSamplerSettings(Wish(**asked), decoding, prior, ascent, search, again))
 
 
 def test_same_seed_same_crystals_whatever_the_part_asked_for():
@@ -33,6 +35,20 @@ def test_same_seed_same_crystals_whatever_the_part_asked_for():
     assert all(part[i] == whole[i] for i in part)
     other = dict(sampler().sample(47, 48, 4))
     assert other[47] != whole[47]
+
+
+def test_crystals_whose_atoms_overlap_are_decoded_again_and_counted():
+    decoding = LangevinSettings(levels=10, steps=2)
+    once, again = (sampler(decoding, atoms=4, again=k) for k in (0, 2))
+    first, last = ([s for _, s in model.sample(0, BLOCK, 1)] for model in (once, again))
+    close = [overlapping(s, CLOSEST) for s in first]
+    assert 0 < sum(close) < BLOCK
+    assert all(a == b for a, b, x in zip(first, last, close, strict=True) if not x)
+    assert all(a != b for a, b, x in zip(first, last, close, strict=True) if x)
+    left = sum(overlapping(s, CLOSEST) for s in last)
+    counted = again.rejected["crystals whose atoms overlap were decoded again"]
+    assert left < sum(close) <= counted <= 2 * sum(close)
+    assert not any("overlap" in reason for reason in once.rejected)
 
 
 @pytest.mark.slow

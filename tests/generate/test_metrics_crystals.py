@@ -17,7 +17,7 @@ from onnes.generate.metrics import (
     unlike,
 )
 from onnes.generate.shares import resampled, share
-from onnes.generate.validity import compositionally_valid, shortest, structurally_valid
+from onnes.generate.validity import compositionally_valid, overlapping, shortest, structurally_valid
 
 
 def cubic(a, species, frac):
@@ -54,6 +54,17 @@ def test_bootstrap_interval_holds_the_mean_and_narrows():
     # Half-width of the mean of 2,000 normal values: 1.96 / sqrt(2000).
     assert large.high - large.low == pytest.approx(2 * 1.96 / np.sqrt(2000), rel=0.2)
     assert np.isnan(resampled(np.mean, []).value) and np.isnan(resampled(np.mean, [1.0]).low)
+
+
+def test_atoms_overlap_by_their_own_radii():
+    """C-C of 1.4 A is a bond, Nb-Nb of 2 A is not; images of one atom and flat cells count."""
+    chain = Structure(Lattice.orthorhombic(8, 8, 8), ["C", "C"], [[0, 0, 0], [0, 0, 1.4 / 8]])
+    assert not overlapping(chain, 0.75)
+    metal = Structure(Lattice.orthorhombic(8, 8, 8), ["Nb", "Nb"], [[0, 0, 0], [0, 0, 2.0 / 8]])
+    assert overlapping(metal, 0.75) and not overlapping(metal, 0.5)
+    assert overlapping(Structure(Lattice.orthorhombic(2.0, 8, 8), ["Nb"], [[0, 0, 0]]), 0.75)
+    assert overlapping(Structure(Lattice.orthorhombic(0.01, 1, 1), ["H"], [[0, 0, 0]]), 0.0)
+    assert not overlapping(rock_salt(5.64, "Na", "Cl"), 0.75)
 
 
 def test_structural_validity_counts_images_of_an_atom():
