@@ -56,6 +56,8 @@ def test_hits_become_likelier_and_the_file_draws(tmp_path):
     assert {v.dtype for v in made.tensors.values()} == {v.dtype for v in shipped.tensors.values()}
     sampler = open_sampler(SamplerSettings(), path)
     assert len(sampler.symbols([Wish()] * 2, 0)) == 2
+    # Networks that have not seen the labels do not draw what is asked for.
+    assert sampler.sites.composed == () and open_sampler(SamplerSettings(), SHIPPED).sites.composed
     assert not (tmp_path / "g.fit").exists()
 
 
