@@ -21,7 +21,7 @@ ROUGH = LangevinSettings(levels=4, steps=1)
 def sampler(decoding=ROUGH, **asked):
     prior = asked.pop("prior", "reweighted")
     ascent = asked.pop("ascent", AscentSettings())
-    # After few rough steps most crystals overlap, and to decode them again would not help.
+    # After few rough steps most crystals overlap.
     again = asked.pop("again", 0)
     search = AscentSettings(steps=10)
     return CdvaeSampler(CdvaeSamplerSettings(Wish(**asked), decoding, prior, ascent, search, again))
@@ -37,7 +37,7 @@ def test_same_seed_same_crystals_whatever_the_part_asked_for():
     assert other[47] != whole[47]
 
 
-def test_crystals_whose_atoms_overlap_are_decoded_again_and_counted():
+def test_crystals_whose_atoms_overlap_are_drawn_anew_and_counted():
     decoding = LangevinSettings(levels=10, steps=2)
     once, again = (sampler(decoding, atoms=4, again=k) for k in (0, 2))
     first, last = ([s for _, s in model.sample(0, BLOCK, 1)] for model in (once, again))
@@ -46,7 +46,7 @@ def test_crystals_whose_atoms_overlap_are_decoded_again_and_counted():
     assert all(a == b for a, b, x in zip(first, last, close, strict=True) if not x)
     assert all(a != b for a, b, x in zip(first, last, close, strict=True) if x)
     left = sum(overlapping(s, CLOSEST) for s in last)
-    counted = again.rejected["crystals whose atoms overlap were decoded again"]
+    counted = again.rejected["crystals whose atoms overlap were left aside"]
     assert left < sum(close) <= counted <= 2 * sum(close)
     assert not any("overlap" in reason for reason in once.rejected)
 

@@ -52,6 +52,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=None)
     parser.add_argument("--penalties", type=float, nargs="+", default=[1.0, 3.0, 10.0])
     parser.add_argument("--priors", nargs="+", default=["reweighted", "flow", "mixture", "gaussian"])
+    parser.add_argument("--again", type=int, default=0, help="crystals whose atoms overlap are drawn anew")
     parser.add_argument("--crystals", type=Path, help="folder to keep the generated crystals in")
     return parser.parse_args()
 
@@ -76,7 +77,8 @@ def sampler(args: argparse.Namespace, prior: str | None = None) -> CdvaeSampler:
     prior = prior or (
         "reweighted" if "critic" in Checkpoint.load(args.model, "cdvae").settings else "gaussian"
     )
-    return CdvaeSampler(CdvaeSamplerSettings(decoding=decoding(args), prior=prior), args.model)
+    settings = CdvaeSamplerSettings(decoding=decoding(args), prior=prior, again=args.again)
+    return CdvaeSampler(settings, args.model)
 
 
 def figure(f) -> dict:
@@ -176,6 +178,7 @@ def generate(args: argparse.Namespace) -> dict:
         out[prior] = rounded_figures(found["figures"])
         out[prior]["space_groups"] = found["space_groups"]
         out[prior]["cpu_seconds_a_crystal"] = round(seconds, 2)
+        out[prior]["left_aside"] = dict(model.rejected)
         print(prior, json.dumps(out[prior]), flush=True)
     return out
 

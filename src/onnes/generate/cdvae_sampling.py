@@ -31,8 +31,8 @@ from onnes.nets.latent_flow import LatentFlow
 
 #: Latent vectors drawn from the prior for a block of crystals when a condition has to be met.
 CANDIDATES = 1024
-#: Crystals with two atoms closer than this share of the sum of their covalent radii are decoded again, so often at
-#: most; half a percent of the training crystals have such atoms.
+#: Crystals with two atoms closer than this share of the sum of their covalent radii are drawn anew, so often at most;
+#: half a percent of the training crystals have such atoms. (Decoding the same z again does not part them.)
 CLOSEST, AGAIN = 0.75, 3
 #: How z is moved towards elements, formula or number of atoms.
 SEARCH = AscentSettings(steps=100, rate=0.03, penalty=3.0)
@@ -56,7 +56,7 @@ class CdvaeSamplerSettings:
         How z is moved so that the heads read the elements, formula or number of atoms asked for. These are kept
         whatever the heads read; a longer search makes crystals that suit them.
     again : int
-        How often a crystal whose atoms overlap is decoded again, from the same z with other noise.
+        How often at most a crystal whose atoms overlap is replaced by another; 0 for what is drawn first.
     """
 
     wish: Wish = field(default_factory=Wish)
@@ -167,8 +167,7 @@ class CdvaeSampler:
         """Yield ``(index, structure)`` for start <= index < stop; the same for the same seed and index."""
         for block in range(start // BLOCK, -(-stop // BLOCK)):
             generator = torch.Generator().manual_seed(_seed(seed, block))
-            z, sizes = self.latents(BLOCK, generator)
-            for i, structure in enumerate(self._apart(z, sizes, generator)):
+            for i, structure in enumerate(self._block(generator)):
                 index = block * BLOCK + i
                 if start <= index < stop:
                     yield index, structure
@@ -229,18 +228,17 @@ class CdvaeSampler:
         best = self.net.heads(z).count_logits[:, fine].argmax(dim=-1)
         return [fine[i] for i in best.tolist()]
 
-    def _apart(self, z: Tensor, sizes: Sequence[int], generator: torch.Generator) -> list[Structure]:
-        """Decode vectors, those whose atoms overlap several times; what still does is kept as it is."""
-        made = self._structures(z, sizes, generator)
+    def _block(self, generator: torch.Generator) -> list[Structure]:
+        """Crystals of a block; those whose atoms overlap are drawn anew, and what still does is kept."""
+        made = self._structures(*self.latents(BLOCK, generator), generator)
         for _ in range(self.settings.again):
             close = [i for i, s in enumerate(made) if overlapping(s, CLOSEST)]
             if not close:
                 break
-            self.rejected["crystals whose atoms overlap were decoded again"] += len(close)
-            for i, new in zip(
-                close, self._structures(z[close], [sizes[i] for i in close], generator), strict=True
-            ):
-                made[i] = new
+            self.rejected["crystals whose atoms overlap were left aside"] += len(close)
+            others = self._structures(*self.latents(len(close), generator), generator)
+            for i, other in zip(close, others, strict=True):
+                made[i] = other
         return made
 
     def _structures(
@@ -281,7 +279,7 @@ class CdvaeSampler:
             moved = ascend(lambda x: self._fit(x) + self._log_tc(x), self.prior, z, self.settings.ascent)
             before, after = self._log_tc(z).tolist(), self._log_tc(moved).tolist()
             likely = self.prior.log_prob(moved).tolist()
-            structures = self._apart(moved, self._sizes(moved), generator)
+            structures = self._structures(moved, self._sizes(moved), generator)
             for i, structure in enumerate(structures):
                 index = block * BLOCK + i
                 if start <= index < stop:
