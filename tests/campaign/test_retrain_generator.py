@@ -10,6 +10,8 @@ import torch
 from pymatgen.core import Lattice, Structure
 
 from onnes.campaign import retrain_generator as tuning
+from onnes.campaign import rounds_models
+from onnes.campaign.settings import GeneratePart, Settings
 from onnes.generate.asked import SamplerSettings
 from onnes.generate.models import open_sampler
 from onnes.generate.orbits import Frame
@@ -56,8 +58,6 @@ def test_hits_become_likelier_and_the_file_draws(tmp_path):
     assert {v.dtype for v in made.tensors.values()} == {v.dtype for v in shipped.tensors.values()}
     sampler = open_sampler(SamplerSettings(), path)
     assert len(sampler.symbols([Wish()] * 2, 0)) == 2
-    # Networks that have not seen the labels do not draw what is asked for.
-    assert sampler.sites.composed == () and open_sampler(SamplerSettings(), SHIPPED).sites.composed
     assert not (tmp_path / "g.fit").exists()
 
 
@@ -74,6 +74,13 @@ def test_what_forgets_or_has_nothing_to_learn_is_not_used(tmp_path, monkeypatch)
     monkeypatch.setattr(tuning, "FORGOTTEN", -100.0)
     said = tune(path, steps=1)
     assert not said["used"] and "forgot" in said["why"] and not path.exists()
+
+
+def test_nothing_is_tuned_where_one_formula_is_asked_for(tmp_path):
+    """Another network draws there; no label is looked at, hence no ledger."""
+    settings = Settings(generate=GeneratePart(formula="Nb3Sn"))
+    said = rounds_models._tune(None, settings, 2, tmp_path / "g.safetensors")
+    assert not said["used"] and "Nb3Sn" in said["why"] and not any(tmp_path.iterdir())
 
 
 def test_symbols_of_a_crystal():

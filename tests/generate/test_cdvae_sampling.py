@@ -14,6 +14,7 @@ from onnes.generate.latent import AscentSettings
 from onnes.generate.sampling import BLOCK
 from onnes.generate.site_sampling import Wish
 from onnes.generate.validity import overlapping
+from onnes.learn.store import Checkpoint
 
 ROUGH = LangevinSettings(levels=4, steps=1)
 
@@ -151,3 +152,21 @@ def test_fitted_priors_give_likelier_vectors_than_the_gaussian():
     assert nats["reweighted"] > nats["flow"] > nats["gaussian"] and nats["mixture"] > nats["gaussian"]
     z = sampler(prior="mixture").latents(20, torch.Generator().manual_seed(0))[0]
     assert z.shape == (20, 128)
+
+
+def test_whole_numbers_are_those_that_crystals_have(tmp_path):
+    """The shipped file knows them; one without them takes the nearest."""
+    p = torch.zeros(1, 101)
+    p[0, [69, 13, 26]] = torch.tensor([1.6, 6.1, 5.3]) / 13
+    shipped = sampler()
+    assert shipped.langevin.whole(p, 13)[0, [69, 13, 26]].tolist() == [1, 6, 6]
+    stored = shipped.checkpoint
+    bare = {k: v for k, v in stored.settings.items() if k != "amounts"}
+    Checkpoint(stored.kind, bare, stored.card, stored.tensors).save(tmp_path / "old.safetensors")
+    old = CdvaeSampler(CdvaeSamplerSettings(), tmp_path / "old.safetensors")
+    assert old.langevin.whole(p, 13)[0, [69, 13, 26]].tolist() == [2, 6, 5]
+
+
+def test_a_number_of_redraws_is_not_negative():
+    with pytest.raises(SettingsError, match="again"):
+        sampler(again=-1)

@@ -120,7 +120,7 @@ def test_sampler_and_loss_give_one_likelihood():
 
 
 def test_several_networks_draw_by_the_mean_of_their_log_chances():
-    """Twice the same network is that network; of two others a certain symbol needs both."""
+    """Twice the same network is that network; what one of two is quite sure of they draw, with doubts they meet."""
     one, other = loss().eval().net, loss().eval().net
     with torch.no_grad():
         other.to_group.bias[229] += 30.0

@@ -77,7 +77,8 @@ def test_always_n_atoms_of_elements_that_are_there_whatever_their_order(parts, n
     p = p / p.sum()
     out = KNOWN.whole(p, n)
     assert out.sum() == n and (out >= 0).all()
-    assert (p[out > 0] > 0).all() or (rounded(p, n) == out).all()
+    # Where the fractions hold fewer elements than any known amounts, the nearest numbers still have those only.
+    assert (p[out > 0] > 0).all()
     # Equal fractions may change places.
     shuffled = KNOWN.whole(p[:, list(order)], n)
     assert sorted(shuffled[0].tolist()) == sorted(out[0].tolist())

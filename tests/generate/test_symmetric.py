@@ -21,7 +21,7 @@ from onnes.generate.asked import SamplerSettings, amounts
 from onnes.generate.filling import can_fill, can_hold, letters_of
 from onnes.generate.models import open_sampler
 from onnes.generate.orbits import Frame
-from onnes.generate.site_sampling import SiteSampler, Wish
+from onnes.generate.site_sampling import SiteSampler, Wish, _State
 from onnes.generate.symmetric import SymmetricSampler
 from onnes.generate.write import write_crystals
 
@@ -254,8 +254,12 @@ def test_compositions_asked_for_have_networks_of_their_own():
 
     assert frames(sampler.sites, [free] * 8) == frames(bare, [free] * 8)
     assert frames(sampler.sites, [wish] * 24) != frames(bare, [wish] * 24)
-    mixed = frames(sampler.sites, [free, wish] * 8)
-    assert all(set(f.kinds) == {41, 50} for f in mixed[1::2])
+
+    def logits(*wishes: Wish) -> np.ndarray:
+        return sampler.sites._logits([_State(w, sampler.sites.elements) for w in wishes], "count")
+
+    alone = np.concatenate([logits(free), logits(wish), logits(free)])
+    assert np.abs(logits(free, wish, free) - alone).max() < 1e-3 < np.abs(alone[0] - alone[1]).max()
 
 
 @pytest.mark.parametrize(

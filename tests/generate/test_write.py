@@ -22,12 +22,16 @@ ASIDE = "latent vectors far from the conditions were left aside"
 
 @pytest.fixture
 def rough(monkeypatch):
-    """The shipped autoencoder with the shortest decoding: what is left aside does not depend on it."""
+    """The shipped autoencoder with the shortest decoding, after which most crystals overlap: none is drawn anew."""
+    return shortened(monkeypatch, again=0)
 
+
+def shortened(monkeypatch, again):
     def opened(settings, model):
         wish = wish_of(settings, range(1, 84), 20)
         decoding, search = LangevinSettings(levels=2, steps=1, settle=0), AscentSettings(steps=1)
-        return CdvaeSampler(CdvaeSamplerSettings(wish, decoding, prior="gaussian", search=search), model)
+        asked = CdvaeSamplerSettings(wish, decoding, prior="gaussian", search=search, again=again)
+        return CdvaeSampler(asked, model)
 
     monkeypatch.setattr(write, "open_sampler", opened)
 
@@ -46,6 +50,18 @@ def test_each_block_counts_once_however_often_it_is_drawn(rough, tmp_path):
     assert begun == [(0, 3)]
     with pytest.raises(InputError, match=r"settings \(seed\).*other-run"):
         next(write_crystals(tmp_path, 1, 1, ASKED))
+
+
+def test_crystals_left_aside_count_once_a_block_too(monkeypatch, tmp_path):
+    shortened(monkeypatch, again=1)
+    list(write_crystals(tmp_path, 3, 0, SamplerSettings(model="cdvae")))
+    counted = rejections(tmp_path)
+    anew = counted["crystals whose atoms overlap were left aside"]
+    assert 0 < anew <= BLOCK
+    assert 0 < counted["crystals whose atoms overlap were kept, as others did, too"] <= anew
+    (tmp_path / "g000001.cif").unlink()
+    list(write_crystals(tmp_path, 3, 0, SamplerSettings(model="cdvae")))
+    assert rejections(tmp_path) == counted
 
 
 def test_a_folder_without_counts_goes_on(rough, tmp_path):

@@ -198,8 +198,8 @@ def generate(args: argparse.Namespace) -> dict:
 def optimise(args: argparse.Namespace) -> dict:
     """Towards a high Tc: what the head reads from z before and after, and what `onnes predict` says of the crystals.
 
-    Crystals that are not optimised begin from the same latent vectors; `fast` is a network that had no part in the
-    ascent.
+    Crystals that are not optimised begin from the same latent vectors (none is drawn anew); `fast` is a network that
+    had no part in the ascent.
     """
     plain = [s for _, s in sampler(args).sample(0, args.n, args.seed)]
     keep(args, "not_optimised", plain)
@@ -250,6 +250,8 @@ def keep(args: argparse.Namespace, name: str, structures: list[Structure]) -> No
 
 def main() -> None:
     args = options()
+    if args.again and "optimise" in args.parts:
+        raise SystemExit("optimise compares the same latent vectors: no --again")
     torch.set_num_threads(1)
     card = json.loads(args.out.read_text()) if args.out.exists() else dict(sampler(args).checkpoint.card)
     for part in args.parts:

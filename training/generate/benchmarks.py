@@ -171,8 +171,8 @@ def matched(guesses: Sequence[Sequence[Structure]], truth: Sequence[Structure]) 
 def generate(args: argparse.Namespace, train: list[Structure], test: list[Structure]) -> dict:
     sampler: Sampler | CdvaeSampler
     if Checkpoint.load(args.model).kind == "cdvae":
-        # Published: z from a Gaussian.
-        sampler = CdvaeSampler(CdvaeSamplerSettings(prior="gaussian"), args.model)
+        # Published: z from a Gaussian, nothing left aside.
+        sampler = CdvaeSampler(CdvaeSamplerSettings(prior="gaussian", again=0), args.model)
     else:
         sampler = Sampler(
             SamplerSettings(model="joint", temperature=1.0, steps=args.steps), args.model, noise=1.0

@@ -54,8 +54,9 @@ def with_composed(path: Path, files: list[Path]) -> Checkpoint:
     tensors = {k: v for k, v in old.tensors.items() if not k.startswith("composed")}
     sizes, cards = [], []
     for i, (weights, known, card) in enumerate(read(f) for f in files):
-        if known["elements"] != old.settings["elements"] or known["like"] != old.settings["like"]:
-            raise SystemExit(f"{files[i]} knows other elements or data sets than {path}")
+        same = all(known.get(key, []) == old.settings.get(key, []) for key in ("elements", "like"))
+        if not same or known["network"]["max_atoms"] != old.settings["sites"]["max_atoms"]:
+            raise SystemExit(f"{files[i]} knows other elements, data sets or sizes than {path}")
         tensors |= {f"composed{i}.{k}": v for k, v in halves(weights).items()}
         sizes.append(known["network"])
         cards.append(card)
@@ -69,6 +70,8 @@ def main() -> None:
     parser.add_argument("files", type=Path, nargs="+")
     args = parser.parse_args()
     *sources, target = args.files
+    if len(sources) < {"joint": 1, "symmetric": 2, "composed": 2}[args.kind]:
+        parser.error(f"too few files for {args.kind}")
     if args.kind == "joint":
         weights, settings, card = read(sources[0])
         data = BENCHMARKS.get(str(card.get("file")), DATA)

@@ -155,6 +155,12 @@ def main() -> None:
     args = parser.parse_args()
     if args.keep_best and args.check_draws < 1:
         parser.error("--keep-best goes by the crystals of --check-draws")
+    if args.model != "sites" and (args.tell_source or args.all or args.composed != COMPOSED):
+        parser.error("--tell-source, --all and --composed are for --model sites")
+    if args.all and not (args.start and args.tell_source):
+        parser.error("--all goes with --start and --tell-source")
+    if not 0 <= args.composed <= 1:
+        parser.error("--composed is a share, 0 to 1")
     torch.manual_seed(args.seed)
     if args.device == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = True

@@ -214,21 +214,15 @@ class Tuning:
         }
 
     def checkpoint(self, card: dict[str, Any]) -> Checkpoint:
-        """The generator with the tuned transformer, in the precision of the shipped one.
-
-        It draws all symbols: the networks for compositions asked for have not seen the labels and are left out.
-        """
+        """The generator with the tuned transformer, in the precision of the shipped one."""
         from onnes.learn.store import Checkpoint
 
-        tensors: dict[str, Tensor] = {
-            k: v for k, v in self.start.tensors.items() if not k.startswith("composed")
-        }
-        settings = {k: v for k, v in self.start.settings.items() if k != "composed"}
+        tensors: dict[str, Tensor] = dict(self.start.tensors)
         for name, value in self.module.net.state_dict().items():
             key = f"sites.{name}"
             if key in tensors:
                 tensors[key] = value.detach().to(tensors[key].dtype).contiguous()
-        return Checkpoint(self.start.kind, settings, {**self.start.card, "tuned": card}, tensors)
+        return Checkpoint(self.start.kind, self.start.settings, {**self.start.card, "tuned": card}, tensors)
 
 
 def _weighted(

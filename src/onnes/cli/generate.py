@@ -55,7 +55,7 @@ def generate(
         None, "--records", help="Write them to this .jsonl as well, one record a line, outside the folder."
     ),
 ) -> None:
-    """Draw crystals, unrelaxed, one CIF each; whatever is asked for is obeyed, nothing is filtered afterwards."""
+    """Draw crystals, unrelaxed, one CIF each; whatever is asked for is obeyed, and what is left aside is counted."""
     from onnes.errors import SettingsError
     from onnes.generate.asked import SamplerSettings
     from onnes.generate.sampling import BLOCK

@@ -14,6 +14,7 @@ from pymatgen.io.cif import CifWriter
 from onnes.data.files import atomic_text
 from onnes.errors import DataError, InputError, SettingsError
 from onnes.generate.asked import SamplerSettings
+from onnes.generate.cdvae_sampling import AGAIN, CLOSEST
 from onnes.generate.langevin import LangevinSettings
 from onnes.generate.models import open_sampler
 from onnes.generate.sampling import BLOCK, NOISE, SETTLE
@@ -198,7 +199,7 @@ def sampler_marks(settings: SamplerSettings) -> dict[str, Any]:
     if settings.model == "joint":
         return {"settle": SETTLE, "noise": NOISE}
     if settings.model == "cdvae":
-        return {"settle": LangevinSettings().settle}
+        return {"settle": LangevinSettings().settle, "closest": CLOSEST, "again": AGAIN}
     asked = settings.space_group is not None or settings.atoms is not None
     return {"exact_group": True} if asked else {}
 
