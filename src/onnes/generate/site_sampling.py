@@ -257,8 +257,8 @@ class SiteSampler:
         asked = np.array([bool(s.wish.formula) for s in states]) & bool(self.composed)
         parts = []
         for nets, mine in (((self.net,), ~asked), (self.composed, asked)):
-            rows = np.flatnonzero(mine)
-            if not len(rows):
+            rows = np.flatnonzero(mine).tolist()
+            if not rows:
                 continue
             own = [states[i] for i in rows]
             next_letters = [letters[i] for i in rows] if letters else ()
