@@ -19,7 +19,7 @@ n = 2
 seed = 1
 workers = 1
 [generate]
-formula = "MgB2"
+elements = ["Mg", "B"]
 atoms = 3
 steps = 10
 [relax]
@@ -51,10 +51,13 @@ def discover(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(retrain_generator, "REHEARSED", 6)
     monkeypatch.setattr(retrain_generator, "HELD", 4)
     monkeypatch.chdir(tmp_path)
-    crystal = Structure(
-        Lattice.hexagonal(3.08, 3.52), ["Mg", "B", "B"], [[0, 0, 0], [1 / 3, 2 / 3, 0.5], [2 / 3, 1 / 3, 0.5]]
-    )
-    write_records("known.jsonl", [Record.from_structure(crystal, "mgb2", labels={"Tc_K": 39.0})])
+    # Not one formula, for which nothing is tuned: every composition of three atoms has its label.
+    known = [
+        Structure(Lattice.hexagonal(3.08, 3.52), kinds, [[0, 0, 0], [1 / 3, 2 / 3, 0.5], [2 / 3, 1 / 3, 0.5]])
+        for kinds in (["Mg", "B", "B"], ["B", "Mg", "Mg"], ["Mg"] * 3, ["B"] * 3)
+    ]
+    records = [Record.from_structure(s, f"k{i}", labels={"Tc_K": 39.0}) for i, s in enumerate(known)]
+    write_records("known.jsonl", records)
     (tmp_path / "c.toml").write_text(CONFIG)
 
     def run(*arguments: str) -> tuple[int, str, str]:
