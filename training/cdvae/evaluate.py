@@ -18,7 +18,7 @@ from pymatgen.core import Lattice, Structure
 from pymatgen.io.cif import CifWriter
 
 from onnes.generate.cdvae import head_labels, standardised
-from onnes.generate.cdvae_sampling import CdvaeSampler, CdvaeSamplerSettings
+from onnes.generate.cdvae_sampling import CLOSEST, CdvaeSampler, CdvaeSamplerSettings
 from onnes.generate.groups import load_groups
 from onnes.generate.langevin import LangevinSettings
 from onnes.generate.latent import AscentSettings
@@ -26,6 +26,7 @@ from onnes.generate.latent_fit import encode
 from onnes.generate.metrics import DEFAULT, LOOSE, measure, prediction
 from onnes.generate.process import cells_of
 from onnes.generate.shares import resampled, share
+from onnes.generate.validity import overlapping
 from onnes.learn.store import Checkpoint
 from onnes.prediction import predict
 
@@ -44,7 +45,9 @@ HELD_OUT = "held_out"
 
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    parser.add_argument("parts", nargs="+", choices=["heads", "reconstruct", "generate", "optimise"])
+    parser.add_argument(
+        "parts", nargs="+", choices=["heads", "reconstruct", "generate", "optimise", "overlaps"]
+    )
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
@@ -166,6 +169,19 @@ def others(structures: list[Structure], rng: np.random.Generator) -> np.ndarray:
                 out[i] = rng.choice(same)
                 break
     return out
+
+
+def overlaps(args: argparse.Namespace) -> dict:
+    """How many crystals of the split would be left aside, and how many of these hold U, Np or Ce."""
+    every = crystals(load_groups(args.data, args.split))
+    close = [s for s in every if overlapping(s, CLOSEST)]
+    heavy = sum(bool({"U", "Np", "Ce"} & {e.symbol for e in s.composition}) for s in close)
+    return {
+        "closest": CLOSEST,
+        "n": len(every),
+        "overlapping": len(close),
+        "of these with U, Np or Ce": heavy,
+    }
 
 
 def from_held_out(args: argparse.Namespace, model: CdvaeSampler) -> list[Structure]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnes.crystal.formula import atomic_numbers, covalent_radii, numbers
-from onnes.crystal.geometry import nearest, pairs
+from onnes.crystal.geometry import nearest, pairs, short_pairs
 from onnes.errors import CrystalError
 
 if TYPE_CHECKING:
@@ -120,11 +120,9 @@ def _check_distances(structure: Structure, limits: Limits) -> None:
     reach = max(limits.min_distance_A, 2.0 * limits.min_distance_ratio * float(radii.max()))
     if d.min() >= reach:
         return
-    i, j, d, _ = pairs(lattice, frac, reach)
-    allowed = np.maximum(limits.min_distance_A, limits.min_distance_ratio * (radii[i] + radii[j]))
-    bad = np.flatnonzero(d < allowed)
-    if len(bad):
-        k = int(bad[np.argmin(d[bad])])
+    i, j, d, allowed = short_pairs(lattice, frac, z, limits.min_distance_ratio, limits.min_distance_A)
+    if len(d):
+        k = int(np.argmin(d))
         a, b = int(i[k]), int(j[k])
         raise CrystalError(
             "overlapping-atoms",

@@ -90,6 +90,37 @@ def min_distance(lattice: np.ndarray, frac: np.ndarray) -> float:
     return float(d.min())
 
 
+def short_pairs(
+    lattice: np.ndarray, frac: np.ndarray, z: np.ndarray, ratio: float, floor_A: float = 0.0
+) -> tuple[np.ndarray, ...]:
+    """Return the ordered pairs that are closer than a share of the sum of their covalent radii.
+
+    Parameters
+    ----------
+    lattice : ndarray, shape (3, 3)
+        Row vectors in A.
+    frac : ndarray, shape (n, 3)
+        Fractional coordinates.
+    z : ndarray of int, shape (n,)
+        Atomic numbers.
+    ratio : float
+        The share.
+    floor_A : float
+        Closer than this counts whatever the radii are.
+
+    Returns
+    -------
+    i, j : ndarray of int, shape (p,)
+    d, allowed : ndarray, shape (p,)
+        Distance, and the shortest that would not count, in A.
+    """
+    radii = covalent_radii()[z]
+    i, j, d, _ = pairs(lattice, frac, max(floor_A, 2.0 * ratio * float(radii.max())))
+    allowed = np.maximum(floor_A, ratio * (radii[i] + radii[j]))
+    short = d < allowed
+    return i[short], j[short], d[short], allowed[short]
+
+
 def nearest(lattice: np.ndarray, frac: np.ndarray, reach: float) -> tuple[np.ndarray, np.ndarray]:
     """Return the nearest neighbour of every atom within a reach.
 

@@ -32,7 +32,8 @@ from onnes.nets.latent_flow import LatentFlow
 #: Latent vectors drawn from the prior for a block of crystals when a condition has to be met.
 CANDIDATES = 1024
 #: Crystals with two atoms closer than this share of the sum of their covalent radii are drawn anew, so often at most;
-#: 53 of the 30,782 training crystals have such atoms. (Decoding the same z again does not part them.)
+#: 53 of the 30,782 training crystals have such atoms (training/cdvae/evaluate.py overlaps). To decode the same z again
+#: does not part them.
 CLOSEST, AGAIN = 0.70, 3
 #: How z is moved towards elements, formula or number of atoms.
 SEARCH = AscentSettings(steps=100, rate=0.03, penalty=3.0)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnes.crystal.formula import covalent_radii, symbols
-from onnes.crystal.geometry import min_distance, pairs
+from onnes.crystal.formula import symbols
+from onnes.crystal.geometry import min_distance, short_pairs
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -47,10 +47,9 @@ def overlapping(structure: Structure, share: float) -> bool:
     """
     if abs(structure.volume) < MIN_VOLUME_A3:
         return True
-    radii = covalent_radii()[[site.specie.Z for site in structure]]
     lattice, frac = np.array(structure.lattice.matrix), np.array(structure.frac_coords)
-    i, j, d, _ = pairs(lattice, frac, 2.0 * share * float(radii.max()))
-    return bool((d < share * (radii[i] + radii[j])).any())
+    z = np.array([site.specie.Z for site in structure])
+    return len(short_pairs(lattice, frac, z, share)[0]) > 0
 
 
 def structurally_valid(structure: Structure) -> bool:
